@@ -1,0 +1,50 @@
+"""Compression of frames and sections: zstd, with the raw length known and bounded beforehand."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import zstandard
+
+from pgkeep.errors import Damaged, Fault
+
+STORED: Final = 0
+ZSTD: Final = 1
+_local = threading.local()
+
+
+def compress(data: bytes | memoryview | bytearray, level: int = 3) -> tuple[int, bytes]:
+    """(codec id, stored bytes); stored as it is when compression would not make it smaller."""
+    compressors: dict[int, zstandard.ZstdCompressor] | None = getattr(_local, "compressors", None)
+    if compressors is None:
+        compressors = _local.compressors = {}
+    compressor = compressors.get(level)
+    if compressor is None:
+        compressor = compressors[level] = zstandard.ZstdCompressor(level=level, write_checksum=False)
+    packed = compressor.compress(data)
+    return (ZSTD, packed) if len(packed) < len(data) else (STORED, bytes(data))
+
+
+def decompress(codec: int, stored: bytes | memoryview, raw_length: int, obj: str) -> bytes:
+    """Exactly `raw_length` bytes (the caller has checked it against its limit), or Damaged."""
+    if codec == STORED:
+        if len(stored) != raw_length:
+            raise Damaged(obj, f"holds {len(stored)} bytes, expected {raw_length}")
+        return bytes(stored)
+    if codec != ZSTD:
+        raise Fault("format-unsupported", f"{obj}: unknown compression {codec}", object=obj)
+    decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if decompressor is None:
+        # A window above the largest section would only serve a bomb.
+        decompressor = _local.decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    try:
+        declared = zstandard.frame_content_size(stored)
+        if declared != raw_length:
+            raise Damaged(obj, f"would decompress to {declared} bytes, expected {raw_length}")
+        raw = decompressor.decompress(stored, max_output_size=raw_length, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise Damaged(obj, f"cannot be decompressed ({error})") from None
+    if len(raw) != raw_length:
+        raise Damaged(obj, f"decompressed to {len(raw)} bytes, expected {raw_length}")
+    return raw

@@ -1,0 +1,261 @@
+"""The end of a pack or WAL object: frame table, page table, tail (docs/format/pack.md).
+
+The tables are columns, not rows: they compress better and numpy reads them without a loop.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pgkeep.errors import Damaged
+from pgkeep.format.frame import FrameKind
+from pgkeep.format.keyed import HASH_LENGTH, PAGE_HASH_LENGTH, stored_hash
+from pgkeep.format.limits import (
+    HEADER_LENGTH,
+    MAX_FOOTER,
+    MAX_FRAME_DATA,
+    MAX_FRAME_RAW,
+    MAX_FRAME_STORED,
+    MAX_FRAMES,
+    TAIL_LENGTH,
+)
+from pgkeep.format.section import SectionType, encode_section, read_sections, seal_sections
+from pgkeep.values.ids import ObjectId
+
+_TAIL_MAGIC: Final = b"PGKTAIL\n"
+_TAIL: Final = struct.Struct("<QQ16s16sQ8s")
+assert _TAIL.size == TAIL_LENGTH
+_ROW: Final = 1 + 1 + 4 + 4 + 4 + HASH_LENGTH * 2
+_COUNT: Final = struct.Struct("<I")
+
+U8 = npt.NDArray[np.uint8]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameTable:
+    """One row a frame, as columns of length n; byte lengths in bytes."""
+
+    kind: U8
+    codec: U8
+    stored_length: U32
+    raw_length: U32
+    data_length: U32
+    stored_hash: U8
+    """Shape (n, 16): BLAKE3-128 of the stored bytes."""
+    plain_hash: U8
+    """Shape (n, 16): keyed hash of the plain bytes."""
+    offset: I64
+    """Where each frame begins in the object; follows from the lengths."""
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    def end(self) -> int:
+        """The first byte after the last frame = where the footer begins."""
+        return int(self.offset[-1] + self.stored_length[-1]) if len(self) else HEADER_LENGTH
+
+    def unit_ends(self, kind: FrameKind, page_size: int) -> I64:
+        """For each frame the ordinal after its last unit in `kind`'s address space.
+
+        Frames of other kinds repeat the value before them, so `searchsorted(unit_ends, ordinal, side='right')`
+        is the frame that holds `ordinal`.
+        """
+        size = page_size if kind is FrameKind.PAGES else 1
+        units = np.where(self.kind == kind, self.data_length // size, 0)
+        return np.cumsum(units, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRow:
+    """What the writer knows of a frame it has just stored."""
+
+    kind: FrameKind
+    codec: int
+    stored_length: int
+    raw_length: int
+    data_length: int
+    stored_hash: bytes
+    plain_hash: bytes
+
+
+def frame_table(rows: list[FrameRow]) -> FrameTable:
+    """The table of frames that lie back to back behind the header."""
+    n = len(rows)
+    stored = np.fromiter((row.stored_length for row in rows), np.uint32, n)
+    return FrameTable(
+        np.fromiter((row.kind for row in rows), np.uint8, n),
+        np.fromiter((row.codec for row in rows), np.uint8, n),
+        stored,
+        np.fromiter((row.raw_length for row in rows), np.uint32, n),
+        np.fromiter((row.data_length for row in rows), np.uint32, n),
+        _hashes(b"".join(row.stored_hash for row in rows), n),
+        _hashes(b"".join(row.plain_hash for row in rows), n),
+        _offsets(stored),
+    )
+
+
+def _hashes(data: bytes, n: int) -> U8:
+    return np.frombuffer(data, np.uint8).reshape(n, HASH_LENGTH)
+
+
+def _offsets(stored: U32) -> I64:
+    ends = np.cumsum(stored, dtype=np.int64)
+    return HEADER_LENGTH + ends - stored
+
+
+def encode_frame_table(table: FrameTable) -> bytes:
+    return b"".join((
+        _COUNT.pack(len(table)), table.kind.tobytes(), table.codec.tobytes(), table.stored_length.tobytes(),
+        table.raw_length.tobytes(), table.data_length.tobytes(), table.stored_hash.tobytes(),
+        table.plain_hash.tobytes(),
+    ))  # fmt: skip
+
+
+def decode_frame_table(content: bytes, obj: str) -> FrameTable:
+    """Damaged unless the lengths are possible."""
+    n = _COUNT.unpack_from(content)[0] if len(content) >= 4 else -1
+    if not 0 <= n <= MAX_FRAMES or len(content) != 4 + n * _ROW:
+        raise Damaged(obj, f"frame table of {len(content)} bytes cannot hold its {n} rows")
+    at = 4
+
+    def column(dtype: type[np.generic], width: int) -> npt.NDArray[np.generic]:
+        nonlocal at
+        values = np.frombuffer(content, dtype, n * width // np.dtype(dtype).itemsize, at)
+        at += n * width
+        return values
+
+    kind, codec = column(np.uint8, 1), column(np.uint8, 1)
+    stored, raw, data = column(np.uint32, 4), column(np.uint32, 4), column(np.uint32, 4)
+    plain_at = at + n * HASH_LENGTH
+    table = FrameTable(
+        kind.astype(np.uint8), codec.astype(np.uint8), stored.astype(np.uint32), raw.astype(np.uint32),
+        data.astype(np.uint32), _hashes(content[at:plain_at], n), _hashes(content[plain_at:], n),
+        _offsets(stored.astype(np.uint32)),
+    )  # fmt: skip
+    kinds = [int(k) for k in FrameKind]
+    if n and (
+        int(table.stored_length.max()) > MAX_FRAME_STORED
+        or int(table.raw_length.max()) > MAX_FRAME_RAW
+        or int(table.data_length.max()) > MAX_FRAME_DATA
+        or bool((table.data_length > table.raw_length).any())
+        or not bool(np.isin(table.kind, kinds).all())
+    ):
+        raise Damaged(obj, "frame table with impossible lengths or kinds")
+    return table
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PageTable:
+    """One row a stored page, in the order of page ordinals: LSN (uint64) and 64-bit keyed hash (uint64)."""
+
+    lsn: U64
+    hash: U64
+
+
+def encode_page_lsns(lsns: U64) -> bytes:
+    """Differences to the row before (modulo 2**64), as eight byte planes, least significant first."""
+    deltas = np.diff(lsns, prepend=np.uint64(0))
+    return np.ascontiguousarray(deltas.astype("<u8").view(np.uint8).reshape(-1, 8).T).tobytes()
+
+
+def decode_page_lsns(content: bytes, n: int, obj: str) -> U64:
+    if len(content) != n * 8:
+        raise Damaged(obj, f"page table holds {len(content) // 8} LSNs for {n} pages")
+    planes = np.frombuffer(content, np.uint8).reshape(8, n)
+    deltas = np.ascontiguousarray(planes.T).view("<u8").reshape(n)
+    return np.cumsum(deltas, dtype=np.uint64)
+
+
+def decode_page_hashes(content: bytes, n: int, obj: str) -> U64:
+    if len(content) != n * PAGE_HASH_LENGTH:
+        raise Damaged(obj, f"page table holds {len(content) // PAGE_HASH_LENGTH} hashes for {n} pages")
+    return np.frombuffer(content, "<u8")
+
+
+@dataclass(frozen=True, slots=True)
+class FooterPlace:
+    """Where a footer lies in its object and what it must hash to: enough to read it with one range read."""
+
+    object_length: int
+    offset: int
+    length: int
+    hash: bytes
+
+
+def encode_footer(
+    header: bytes, object_id: ObjectId, table: FrameTable, pages: PageTable | None
+) -> tuple[list[bytes], FooterPlace]:
+    """The parts that follow the frames (sections, then the tail), and where the footer lies."""
+    sections = [encode_section(SectionType.FRAMES, encode_frame_table(table))]
+    if pages is not None:
+        sections.append(encode_section(SectionType.PAGE_LSNS, encode_page_lsns(pages.lsn), critical=False))
+        hashes = pages.hash.astype("<u8").tobytes()
+        sections.append(encode_section(SectionType.PAGE_HASHES, hashes, critical=False, packed=False))
+    body = b"".join(seal_sections(header, sections))
+    offset = table.end()
+    place = FooterPlace(offset + len(body) + TAIL_LENGTH, offset, len(body), stored_hash(body))
+    tail = _TAIL.pack(offset, len(body), place.hash, object_id, place.object_length, _TAIL_MAGIC)
+    return [body, tail], place
+
+
+def decode_tail(data: bytes, object_length: int, object_id: ObjectId, obj: str) -> FooterPlace:
+    """Read the last `TAIL_LENGTH` bytes of an object of `object_length` bytes."""
+    if len(data) != TAIL_LENGTH:
+        raise Damaged(obj, f"is cut off (no tail in its {object_length} bytes)")
+    offset, length, digest, owner, total, magic = _TAIL.unpack(data)
+    if magic != _TAIL_MAGIC:
+        raise Damaged(obj, "is cut off or overwritten at its end (no tail)")
+    if owner != object_id or total != object_length:
+        raise Damaged(obj, f"has the tail of another object (of {total} bytes, expected {object_length})")
+    if offset < HEADER_LENGTH or length > MAX_FOOTER or offset + length + TAIL_LENGTH != object_length:
+        raise Damaged(obj, f"has an impossible footer ({length} bytes at {offset})")
+    return FooterPlace(object_length, offset, length, digest)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Footer:
+    """A decoded footer.  The page columns are None when they were not asked for (or are not there)."""
+
+    frames: FrameTable
+    lsns: U64 | None
+    hashes: U64 | None
+
+
+def decode_footer(
+    body: bytes,
+    header: bytes,
+    place: FooterPlace,
+    page_size: int,
+    obj: str,
+    *,
+    lsns: bool = False,
+    hashes: bool = False,
+) -> Footer:
+    """Read a footer whose place is known from the tail or the manifest."""
+    if stored_hash(body) != place.hash:
+        raise Damaged(obj, "footer damaged (its hash is wrong)")
+    wanted = [SectionType.FRAMES]
+    wanted += [SectionType.PAGE_LSNS] if lsns else []
+    wanted += [SectionType.PAGE_HASHES] if hashes else []
+    found = {section.type: section.content for section in read_sections(memoryview(body), header, obj, wanted)}
+    if SectionType.FRAMES not in found:
+        raise Damaged(obj, "footer without a frame table")
+    table = decode_frame_table(found[SectionType.FRAMES], obj)
+    if table.end() != place.offset:
+        raise Damaged(obj, f"frames end at byte {table.end()}, the footer begins at {place.offset}")
+    ends = table.unit_ends(FrameKind.PAGES, page_size)
+    n = int(ends[-1]) if len(ends) else 0
+    lsn_content, hash_content = found.get(SectionType.PAGE_LSNS), found.get(SectionType.PAGE_HASHES)
+    return Footer(
+        table,
+        None if lsn_content is None else decode_page_lsns(lsn_content, n, obj),
+        None if hash_content is None else decode_page_hashes(hash_content, n, obj),
+    )

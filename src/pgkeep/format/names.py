@@ -1,0 +1,64 @@
+"""Keys of the repository's objects: the one place that knows the layout (docs/format/layout.md)."""
+
+from __future__ import annotations
+
+import hashlib
+
+from pgkeep.values.ids import BackupId, ClusterUuid, ObjectId
+from pgkeep.values.lsn import Lsn
+from pgkeep.values.wal import history_name
+
+REPOSITORY = "pgkeep"
+
+
+def object_id(key: str) -> ObjectId:
+    """The object id of everything but packs: bound to the key, so that a swapped object is noticed."""
+    return ObjectId(hashlib.sha256(b"pgkeep v1 object id\n" + key.encode()).digest()[:16])
+
+
+def incarnation(cluster: ClusterUuid, system_id: int) -> str:
+    return f"{cluster}/incarnations/{system_id}"
+
+
+def incarnations(cluster: ClusterUuid) -> str:
+    return f"{cluster}/incarnations/"
+
+
+def pack(cluster: ClusterUuid, pack_id: ObjectId) -> str:
+    return f"{cluster}/packs/{pack_id}"
+
+
+def backups(cluster: ClusterUuid) -> str:
+    return f"{cluster}/backups/"
+
+
+def backup(cluster: ClusterUuid, backup_id: BackupId) -> str:
+    return f"{cluster}/backups/{backup_id}"
+
+
+def wal_root(cluster: ClusterUuid, system_id: int) -> str:
+    return f"{cluster}/wal/{system_id}/"
+
+
+def wal_timeline(cluster: ClusterUuid, system_id: int, timeline: int) -> str:
+    return f"{cluster}/wal/{system_id}/{timeline:08X}/"
+
+
+def claim(cluster: ClusterUuid, system_id: int, timeline: int, generation: int) -> str:
+    """Generation 0 is made by the first push; an adoption adds the next."""
+    suffix = f".{generation}" if generation else ""
+    return f"{wal_timeline(cluster, system_id, timeline)}claim{suffix}"
+
+
+def history(cluster: ClusterUuid, system_id: int, timeline: int) -> str:
+    return wal_timeline(cluster, system_id, timeline) + history_name(timeline)
+
+
+def wal_file(cluster: ClusterUuid, system_id: int, name: str) -> str:
+    """A segment or a .backup file: below its timeline and its log number (the middle eight digits)."""
+    return f"{wal_timeline(cluster, system_id, int(name[:8], 16))}{name[8:16]}/{name}"
+
+
+def partial(cluster: ClusterUuid, system_id: int, segment: str, flush: Lsn) -> str:
+    """`segment` is the 24-digit name; `flush` is where its real WAL ends, as 16 hexadecimal digits."""
+    return f"{wal_file(cluster, system_id, segment)}.partial.{int(flush):016X}"

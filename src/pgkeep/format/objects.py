@@ -1,0 +1,80 @@
+"""Small objects, one record behind a header: repository, incarnation, claim, history (docs/format/objects.md)."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pgkeep.errors import Damaged
+from pgkeep.format.header import Header, decode_header
+from pgkeep.format.limits import HEADER_LENGTH
+from pgkeep.format.record import Record, decode_record, encode_record
+from pgkeep.format.section import SectionType, encode_section, read_sections, seal_sections
+
+R = TypeVar("R", bound=Record)
+
+
+class RepositoryInfo(Record, frozen=True, kw_only=True):
+    """INFO of the object `pgkeep`."""
+
+    created: str
+    """ISO 8601, UTC."""
+    writer: str
+
+
+class ClearKeys(Record, frozen=True, kw_only=True):
+    """CLEAR_KEYS of the object `pgkeep` while encryption is off: the bundle would hold them otherwise."""
+
+    hash_key: bytes
+    metadata_key: bytes
+
+
+class IncarnationInfo(Record, frozen=True, kw_only=True):
+    """INFO of `incarnations/<sysid>`."""
+
+    system_id: int
+    cluster_name: str
+    server_version: int
+    """As server_version_num, for example 170011."""
+    first_seen: str
+    wal_segment_size: int
+
+
+class ClaimInfo(Record, frozen=True, kw_only=True):
+    """INFO of a claim: which instance archives this timeline."""
+
+    token: bytes
+    """Sixteen random bytes kept in the data directory."""
+    host: str
+    data_directory: str
+    claimed: str
+
+
+def encode_object(header: Header, info: Record | None = None, **contents: bytes | Record) -> list[bytes]:
+    """Header and sections of a small object; keyword names are section types in lower case."""
+    head = header.encode()
+    sections = []
+    if info is not None:
+        sections.append(encode_section(SectionType.INFO, encode_record(info)))
+    for name, content in contents.items():
+        data = encode_record(content) if isinstance(content, Record) else content
+        sections.append(encode_section(SectionType[name.upper()], data))
+    return [head, *seal_sections(head, sections)]
+
+
+def decode_contents(data: bytes, obj: str) -> dict[SectionType, bytes]:
+    """The sections of a small object by type; its header must have been checked by the caller."""
+    decode_header(data, obj)
+    body = memoryview(data)[HEADER_LENGTH:]
+    return {section.type: section.content for section in read_sections(body, data[:HEADER_LENGTH], obj)}
+
+
+def required(contents: dict[SectionType, bytes], type_: SectionType, obj: str) -> bytes:
+    try:
+        return contents[type_]
+    except KeyError:
+        raise Damaged(obj, f"lacks its {type_.name} section") from None
+
+
+def decode_info(data: bytes, type_: type[R], obj: str) -> R:
+    """The INFO record of a small object."""
+    return decode_record(required(decode_contents(data, obj), SectionType.INFO, obj), type_, obj)
