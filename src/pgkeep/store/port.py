@@ -1,6 +1,9 @@
 """The port: what an object store must guarantee, whatever is behind it.
 
-Keys are relative, '/'-separated, made of the characters [A-Za-z0-9._-]; no empty, '.' or '..' part.
+Keys are relative, '/'-separated, made of the characters [A-Za-z0-9._-]; no part is empty or begins with '.'
+(so neither '.' nor '..', and a store may keep its own files under such names).  `keys` checks them: a bad key,
+prefix or range is a mistake of the program and raises ValueError.  A key is an object or a folder of other keys,
+never both: a `put` that would make it both raises `object-exists`.
 
 Every implementation guarantees:
 
@@ -11,6 +14,9 @@ Every implementation guarantees:
 * **Durable.** When `put` returns, the object survives power loss (as far as the store's medium promises it).
 * **Read after write.** After `put` returns, `get`, `stat` and `list` of any client see the object;
   after `delete` returns, none does.
+* **Presence before durability.**  A reader may see an object a moment before its `put` returns, that is, before
+  it is durable.  Who must know that another writer's object is durable calls `put` and takes `object-exists`
+  for the answer: a store raises it only for an object that survives power loss.
 * **Ambiguity is said.** A `put` whose outcome is unknown raises `store-unreachable`; the caller may repeat it,
   and on `object-exists` compares what is there with what it meant to write.
 
@@ -24,6 +30,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+KeyParts = list[str]  # `list` means the method inside the class
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class Store(Protocol):
         """Every object whose key starts with `prefix` (any string, not only whole parts), in ascending byte order."""
         ...
 
-    def list_parts(self, prefix: str = "") -> list[str]:
+    def list_parts(self, prefix: str = "") -> KeyParts:
         """The distinct next key parts below the folder `prefix` ('' or ending in '/'), ascending.
 
         A part that is a folder ends in '/'.
