@@ -26,6 +26,7 @@ from tests.clusters import QUICK_SETTINGS, Cluster
 from pgkeep.pg.account import Account, give, give_tree, server_account
 from pgkeep.pg.instance import InitOptions, Instance, initdb, socket_directory
 from pgkeep.pg.programs import Programs
+from pgkeep.pg.runtime import command_for
 
 _FOREIGN = re.compile(r"PG(?!KEEP_(CACHE|REQUIRE)$)|AWS_|GOOGLE_|AZURE_|GCS_|S3_")
 _SPEC = re.compile(r"\s*(>=|<=|==|>|<)?\s*(\d+)\s*")
@@ -38,9 +39,7 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 }
 
 hypothesis_settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True)
-hypothesis_settings.register_profile(
-    "campaign", parent=hypothesis_settings.get_profile("ci"), max_examples=2000
-)
+hypothesis_settings.register_profile("campaign", parent=hypothesis_settings.get_profile("ci"), max_examples=2000)
 
 
 # --- the session
@@ -116,9 +115,7 @@ def _versions_for(item: pytest.Item) -> frozenset[int]:
         for part in str(marker.args[0]).split(","):
             match = _SPEC.fullmatch(part)
             if match is None:
-                raise pytest.UsageError(
-                    f"{item.nodeid}: not a version: {part!r} (expected a form like '>=17')"
-                )
+                raise pytest.UsageError(f"{item.nodeid}: not a version: {part!r} (expected a form like '>=17')")
             compare = _COMPARE[match[1] or "=="]
             allowed &= {major for major in servers.VERSIONS if compare(major, int(match[2]))}
     if not allowed:
@@ -147,6 +144,18 @@ def _server_directory(account: Account) -> Path:
     path = Path(tempfile.mkdtemp(prefix="pgk-test-", dir="/tmp")).resolve()
     give(account, [path])
     return path
+
+
+@pytest.fixture(scope="session")
+def pgkeep_program(server_user: Account) -> Iterator[tuple[str, ...]]:
+    """How the server's account (and this one) runs the real program: `[*pgkeep_program, "wal", "push", ...]`.
+
+    It has been executed as that account.  pgkeep.pg.runtime.shell_command makes an archive_command of it.
+    """
+    home = _server_directory(server_user)
+    home.chmod(0o755)
+    yield command_for(server_user, home)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 class MakeCluster(Protocol):
