@@ -1,0 +1,102 @@
+"""PackReader: verified frames of one pack, read in large ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pgkeep.errors import Damaged, Fault
+from pgkeep.format import names
+from pgkeep.format.codec import decompress
+from pgkeep.format.footer import Footer, FooterPlace, FrameTable, decode_footer, decode_tail
+from pgkeep.format.header import Header, ObjectType, expect_header, page_size_of
+from pgkeep.format.keyed import HashKeys, stored_hash
+from pgkeep.format.limits import HEADER_LENGTH, TAIL_LENGTH
+from pgkeep.repo.repository import Repository
+from pgkeep.values.ids import ClusterUuid, ObjectId
+
+READ_SIZE = 8 << 20
+"""Stored bytes that one range read fetches at most (unless a single frame is larger)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRun:
+    """Neighbouring frames first..last (inclusive) that are fetched by one range read."""
+
+    first: int
+    last: int
+
+
+def runs_of(frames: Sequence[int], table: FrameTable, limit: int = READ_SIZE) -> Iterator[FrameRun]:
+    """Group ascending frame numbers into runs of neighbours of at most `limit` stored bytes."""
+    first = last = -1
+    size = 0
+    for frame in frames:
+        length = int(table.stored_length[frame])
+        if first >= 0 and frame == last + 1 and size + length <= limit:
+            last, size = frame, size + length
+            continue
+        if first >= 0:
+            yield FrameRun(first, last)
+        first = last = frame
+        size = length
+    if first >= 0:
+        yield FrameRun(first, last)
+
+
+def verified_frame(table: FrameTable, index: int, stored: memoryview, keys: HashKeys, obj: str) -> bytes:
+    """The plain bytes of a frame whose stored and plain hashes are right; Damaged names object and frame."""
+    if stored_hash(stored) != table.stored_hash[index].tobytes():
+        raise Damaged(obj, f"frame {index} is damaged (its hash is wrong)")
+    raw = decompress(int(table.codec[index]), stored, int(table.raw_length[index]), f"{obj} frame {index}")
+    if keys.frame(raw) != table.plain_hash[index].tobytes():
+        raise Damaged(obj, f"frame {index} holds other content than was written (its keyed hash is wrong)")
+    return raw
+
+
+class PackReader:
+    """One pack, its footer read and verified."""
+
+    def __init__(self, repository: Repository, key: str, header: Header, footer: Footer, page_size: int) -> None:
+        self._repository = repository
+        self.key = key
+        self.header = header
+        self.frames = footer.frames
+        self.footer = footer
+        self.page_size = page_size
+
+    @classmethod
+    def open(
+        cls, repository: Repository, cluster: ClusterUuid, pack: ObjectId, place: FooterPlace | None = None, *,
+        lsns: bool = False, hashes: bool = False,
+    ) -> PackReader:  # fmt: skip
+        """`place` comes from a manifest; without it the tail is read.  object-missing, Damaged."""
+        key = names.pack(cluster, pack)
+        store = repository.store
+        head = store.get(key, 0, HEADER_LENGTH)
+        header = expect_header(head, key, type_=ObjectType.PACK, repository=repository.id, object_=pack)
+        if place is None:
+            size = store.stat(key).size
+            place = decode_tail(store.get(key, max(size - TAIL_LENGTH, 0), TAIL_LENGTH), size, pack, key)
+        body = store.get(key, place.offset, place.length)
+        page_size = page_size_of(header, key)
+        footer = decode_footer(body, head, place, page_size, key, lsns=lsns, hashes=hashes)
+        return cls(repository, key, header, footer, page_size)
+
+    def read(self, run: FrameRun) -> Iterator[tuple[int, bytes]]:
+        """(frame number, plain bytes) of each frame of the run, fetched by one range read, verified."""
+        table = self.frames
+        start = int(table.offset[run.first])
+        end = int(table.offset[run.last] + table.stored_length[run.last])
+        data = memoryview(self._repository.store.get(self.key, start, end - start))
+        if len(data) != end - start:
+            raise Damaged(self.key, f"is cut off at byte {start + len(data)}")
+        for index in range(run.first, run.last + 1):
+            at = int(table.offset[index]) - start
+            stored = data[at : at + int(table.stored_length[index])]
+            yield index, verified_frame(table, index, stored, self._repository.keys, self.key)
+
+
+def missing_as_damage(fault: Fault, obj: str) -> Fault:
+    """An object that a manifest needs and the store lacks is damage of the backup, not an absent answer."""
+    return Damaged(obj, "is missing from the repository") if fault.code == "object-missing" else fault

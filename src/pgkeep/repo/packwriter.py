@@ -1,0 +1,149 @@
+"""PackWriter: pages and bytes of any files -> frames -> packs in the store.
+
+One writer serves one process.  Adding returns (pack id, ordinal of the first unit); units added by one call lie
+together in one pack.  A pack becomes visible only as a whole, when it is full or at `finish`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pgkeep.clock import Clock
+from pgkeep.format import names
+from pgkeep.format.codec import compress
+from pgkeep.format.footer import U64, FooterPlace, FrameRow, PageTable, encode_footer, frame_table
+from pgkeep.format.frame import FrameKind, Piece, encode_pieces
+from pgkeep.format.header import Header, ObjectType, pack_specific
+from pgkeep.format.keyed import stored_hash
+from pgkeep.format.limits import FRAME_DATA, PACK_TARGET
+from pgkeep.repo.repository import Entropy, Repository, microseconds
+from pgkeep.values.ids import ClusterUuid, ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPack:
+    """A pack that is durable in the store."""
+
+    id: ObjectId
+    footer: FooterPlace
+    frames: int
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Units of one kind that wait for their frame to fill."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    data: list[memoryview] = field(default_factory=list)
+    size: int = 0
+
+
+class PackWriter:
+    """See the module's docstring.  `level` is zstd's; sizes in bytes."""
+
+    def __init__(
+        self, repository: Repository, cluster: ClusterUuid, clock: Clock, *, page_size: int, level: int = 3,
+        pack_target: int = PACK_TARGET, entropy: Entropy = os.urandom,
+    ) -> None:  # fmt: skip
+        self._repository = repository
+        self._cluster = cluster
+        self._clock = clock
+        self._page_size = page_size
+        self._level = level
+        self._target = pack_target
+        self._entropy = entropy
+        self.written: list[WrittenPack] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._id: ObjectId | None = None
+        self._header = b""
+        self._frames: list[bytes] = []
+        self._rows: list[FrameRow] = []
+        self._stored = 0
+        self._units = dict.fromkeys(FrameKind, 0)
+        self._pending = {kind: _Pending() for kind in FrameKind}
+        self._lsns: list[U64] = []
+        self._hashes: list[bytes] = []
+
+    def add_pages(self, path: bytes, first_block: int, data: memoryview, lsns: U64) -> tuple[ObjectId, int]:
+        """Whole pages of one file from `first_block` (of the file); `lsns` their pd_lsn, uint64 (pages,)."""
+        pages = len(data) // self._page_size
+        place = self._begin(FrameKind.PAGES, pages)
+        self._lsns.append(lsns.copy())
+        self._hashes.append(self._repository.keys.pages(data, self._page_size))
+        self._add(FrameKind.PAGES, path, first_block, data, self._page_size)
+        return place
+
+    def add_bytes(
+        self, path: bytes, offset: int, data: memoryview, kind: FrameKind = FrameKind.BYTES
+    ) -> tuple[ObjectId, int]:
+        """A run of bytes of one file (or, as MAPS, of encoded extent maps)."""
+        place = self._begin(kind, len(data))
+        self._add(kind, path, offset, data, 1)
+        return place
+
+    def _begin(self, kind: FrameKind, units: int) -> tuple[ObjectId, int]:
+        if self._stored >= self._target:
+            self._close()
+        if self._id is None:
+            self._id = ObjectId(self._entropy(16))
+            self._header = Header(
+                ObjectType.PACK, self._repository.id, self._id, microseconds(self._clock),
+                pack_specific(self._page_size),
+            ).encode()  # fmt: skip
+        ordinal = self._units[kind]
+        self._units[kind] += units
+        return self._id, ordinal
+
+    def _add(self, kind: FrameKind, path: bytes, start: int, data: memoryview, unit: int) -> None:
+        pending = self._pending[kind]
+        at = 0
+        while at < len(data):
+            room = (FRAME_DATA - pending.size) // unit * unit
+            taken = data[at : at + room]
+            pending.pieces.append(Piece(path, start + at // unit, len(taken) // unit))
+            # A view of the caller's buffer must not outlive this call: only whole frames are taken from it.
+            whole = pending.size + len(taken) >= FRAME_DATA
+            pending.data.append(taken if whole else memoryview(bytes(taken)))
+            pending.size += len(taken)
+            at += len(taken)
+            if whole:
+                self._flush(kind)
+
+    def _flush(self, kind: FrameKind) -> None:
+        pending = self._pending[kind]
+        if not pending.size:
+            return
+        raw = b"".join((encode_pieces(pending.pieces), *pending.data))
+        codec, stored = compress(raw, self._level)
+        self._frames.append(stored)
+        self._rows.append(
+            FrameRow(
+                kind, codec, len(stored), len(raw), pending.size, stored_hash(stored),
+                self._repository.keys.frame(raw),
+            )
+        )  # fmt: skip
+        self._stored += len(stored)
+        self._pending[kind] = _Pending()
+
+    def _close(self) -> None:
+        if self._id is None:
+            return
+        for kind in FrameKind:
+            self._flush(kind)
+        lsns = np.concatenate(self._lsns) if self._lsns else np.empty(0, np.uint64)
+        pages = PageTable(lsns, np.frombuffer(b"".join(self._hashes), "<u8"))
+        ending, place = encode_footer(self._header, self._id, frame_table(self._rows), pages)
+        key = names.pack(self._cluster, self._id)
+        self._repository.store.put(key, [self._header, *self._frames, *ending])
+        self.written.append(WrittenPack(self._id, place, len(self._rows)))
+        self._reset()
+
+    def finish(self) -> list[WrittenPack]:
+        """Make the last pack durable; all packs that this writer wrote."""
+        self._close()
+        return self.written

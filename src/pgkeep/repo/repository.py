@@ -1,0 +1,169 @@
+"""The repository itself and the clusters in it: create, open, register, find."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pgkeep.clock import Clock
+from pgkeep.errors import Fault
+from pgkeep.format import names
+from pgkeep.format.header import Header, ObjectType, expect_header
+from pgkeep.format.keyed import HashKeys
+from pgkeep.format.objects import (
+    ClearKeys,
+    IncarnationInfo,
+    RepositoryInfo,
+    decode_contents,
+    decode_info,
+    encode_object,
+    required,
+)
+from pgkeep.format.record import decode_record
+from pgkeep.format.section import SectionType
+from pgkeep.store.port import Store
+from pgkeep.values.ids import ClusterUuid, ObjectId
+
+Entropy = Callable[[int], bytes]
+KEY_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """An open repository: where it is, who it is, and its hash keys."""
+
+    store: Store
+    id: ObjectId
+    keys: HashKeys
+
+    def header(self, type_: ObjectType, key: str, clock: Clock, specific: bytes = bytes(64)) -> Header:
+        """The header of a new object that is identified by its key."""
+        return Header(type_, self.id, names.object_id(key), microseconds(clock), specific)
+
+    def read(self, key: str, type_: ObjectType) -> bytes:
+        """A whole small object, its header checked; object-missing, Damaged."""
+        data = self.store.get(key)
+        expect_header(data, key, type_=type_, repository=self.id, object_=names.object_id(key))
+        return data
+
+
+def microseconds(clock: Clock) -> int:
+    """Microseconds since 1970-01-01 UTC."""
+    return int(clock.now().timestamp() * 1_000_000)
+
+
+def create_repository(store: Store, clock: Clock, writer: str, entropy: Entropy = os.urandom) -> Repository:
+    """Make a new repository in an empty place; repository-exists when there is one."""
+    repository = Repository(store, ObjectId(entropy(16)), HashKeys(entropy(KEY_LENGTH)))
+    keys = ClearKeys(hash_key=repository.keys.root, metadata_key=entropy(KEY_LENGTH))
+    info = RepositoryInfo(created=clock.now().isoformat(), writer=writer)
+    header = repository.header(ObjectType.REPOSITORY, names.REPOSITORY, clock)
+    try:
+        store.put(names.REPOSITORY, encode_object(header, info, clear_keys=keys))
+    except Fault as fault:
+        if fault.code != "object-exists":
+            raise
+        raise Fault("repository-exists", f"there is a pgkeep repository in {store.url} already") from None
+    return repository
+
+
+def open_repository(store: Store) -> Repository:
+    """no-repository when there is none; format-unsupported when a newer pgkeep made it; Damaged."""
+    try:
+        data = store.get(names.REPOSITORY)
+    except Fault as fault:
+        if fault.code != "object-missing":
+            raise
+        raise Fault(
+            "no-repository",
+            f"there is no pgkeep repository in {store.url}",
+            hint="check [repository] url in the configuration, or make one with: pgkeep init",
+        ) from None
+    obj = names.REPOSITORY
+    contents = decode_contents(data, obj)
+    header = expect_header(
+        data,
+        obj,
+        type_=ObjectType.REPOSITORY,
+        repository=ObjectId(data[16:32]),
+        object_=names.object_id(obj),
+    )
+    keys = decode_record(required(contents, SectionType.CLEAR_KEYS, obj), ClearKeys, obj)
+    return Repository(store, header.repository, HashKeys(keys.hash_key))
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster of a repository.  Its uuid stays when pg_upgrade or an adoption adds a system identifier."""
+
+    repository: Repository
+    uuid: ClusterUuid
+    incarnations: tuple[IncarnationInfo, ...]
+    """In order of their system identifiers' first appearance."""
+
+    @property
+    def name(self) -> str:
+        return self.incarnations[-1].cluster_name
+
+    def incarnation(self, system_id: int) -> IncarnationInfo | None:
+        return next((known for known in self.incarnations if known.system_id == system_id), None)
+
+
+def clusters(repository: Repository) -> Iterator[Cluster]:
+    """Every cluster of the repository; foreign folders are ignored."""
+    for part in repository.store.list_parts(""):
+        try:
+            uuid = ClusterUuid(part.removesuffix("/"))
+        except ValueError:
+            continue
+        known = sorted(_incarnations(repository, uuid), key=lambda info: info.first_seen)
+        if known:
+            yield Cluster(repository, uuid, tuple(known))
+
+
+def _incarnations(repository: Repository, uuid: ClusterUuid) -> Iterator[IncarnationInfo]:
+    for stat in repository.store.list(names.incarnations(uuid)):
+        yield decode_info(repository.read(stat.key, ObjectType.INCARNATION), IncarnationInfo, stat.key)
+
+
+def cluster_of_system(repository: Repository, system_id: int) -> Cluster:
+    """The cluster that a server belongs to; cluster-unknown."""
+    for cluster in clusters(repository):
+        if cluster.incarnation(system_id):
+            return cluster
+    raise Fault(
+        "cluster-unknown",
+        f"{repository.store.url} does not know the cluster with system identifier {system_id}",
+        hint="register it with: pgkeep init (new) or pgkeep init --adopt (the same one, restored or upgraded)",
+    )
+
+
+def cluster_named(repository: Repository, name: str) -> Cluster:
+    """The cluster registered under a configuration's name; cluster-unknown."""
+    known = list(clusters(repository))
+    for cluster in known:
+        if cluster.name == name:
+            return cluster
+    listed = ", ".join(sorted(cluster.name for cluster in known)) or "none"
+    raise Fault(
+        "cluster-unknown",
+        f"the repository {repository.store.url} holds no cluster named {name!r} (it holds: {listed})",
+        hint="name one of them with --cluster, or register this one with: pgkeep init",
+    )
+
+
+def register_cluster(
+    repository: Repository, info: IncarnationInfo, clock: Clock, *, uuid: ClusterUuid | None = None,
+    entropy: Entropy = os.urandom,
+) -> Cluster:  # fmt: skip
+    """Add a system identifier: of a new cluster, or (`uuid`) of a known one.  Repeating it is harmless."""
+    owner = uuid or ClusterUuid.make(entropy(16))
+    key = names.incarnation(owner, info.system_id)
+    header = repository.header(ObjectType.INCARNATION, key, clock)
+    try:
+        repository.store.put(key, encode_object(header, info))
+    except Fault as fault:
+        if fault.code != "object-exists":
+            raise
+    return cluster_of_system(repository, info.system_id)

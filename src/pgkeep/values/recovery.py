@@ -1,0 +1,63 @@
+"""RecoveryLineage: what a restored server may read from the archive; written by restore, obeyed by `wal get`.
+
+The standard library alone: `wal get` reads it before it imports anything else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final, Self
+
+from pgkeep.values.ids import ClusterUuid, ObjectId
+from pgkeep.values.lsn import Lsn
+from pgkeep.values.wal import History, Switch
+
+FILE_NAME: Final = "pgkeep.restore.json"
+"""In the restored data directory; never part of a backup."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryLineage:
+    """One repository, one cluster, one lineage of timelines: every segment has one right timeline."""
+
+    repository: ObjectId
+    cluster: ClusterUuid
+    system_id: int
+    segment_size: int
+    history: History
+    """Of the target timeline."""
+
+    def encode(self) -> str:
+        """JSON text, schema 1."""
+        switches = [[s.timeline, str(s.lsn), s.reason] for s in self.history.switches]
+        return json.dumps(
+            {
+                "schema": 1,
+                "repository": str(self.repository),
+                "cluster": self.cluster,
+                "system_id": str(self.system_id),
+                "segment_size": self.segment_size,
+                "timeline": self.history.timeline,
+                "switches": switches,
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """ValueError (KeyError and TypeError included) for anything else than `encode` makes."""
+        try:
+            fields = json.loads(text)
+            if fields["schema"] != 1:
+                raise ValueError(f"unknown schema {fields['schema']!r}")
+            switches = tuple(Switch(int(t), Lsn.parse(lsn), str(why)) for t, lsn, why in fields["switches"])
+            return cls(
+                ObjectId.parse(fields["repository"]),
+                ClusterUuid(fields["cluster"]),
+                int(fields["system_id"]),
+                int(fields["segment_size"]),
+                History(int(fields["timeline"]), switches),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a recovery lineage ({error!r})") from None
