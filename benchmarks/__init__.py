@@ -2,7 +2,8 @@
 
 Rules of this room:
 
-1. pgkeep is known here by its command line alone, like every other contender; none of its code is imported.
+1. pgkeep is known here by its command line alone, like every other contender.  Only where PostgreSQL's programs
+   are found is asked of the tests (tests/servers.py).
 2. Peers race tuned, and what was tuned is printed with the result.
 3. Each contender has its own copy of one stopped cluster and its own `archive_command`; each timed backup goes
    to a fresh repository.  What is prepared is prepared outside the clock.
@@ -10,5 +11,5 @@ Rules of this room:
    before every run.  Medians and paired ratios are quoted, never a second measured alone.
 5. A race fails when a tool fails or restores something else than was backed up; it never fails by the clock.
 
-Modules, top down: __main__ (the command), race, contenders, bounds, data, server, measure, report.
+Modules, top down: __main__ (the command), report, bounds, race, contenders, data, server, measure, bare.
 """

@@ -25,7 +25,7 @@ RACES = ("backup", "restore", "bounds")
 
 def main() -> int:
     options = _parser().parse_args()
-    console = Console()
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 150)
     try:
         _run(options, console)
     except RaceError as failure:
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     work = "folder for data, repositories and results, about 25 GB (default: %(default)s)"
     scale = "full: about 2.7 GB; small: a smoke run that proves nothing (default: full)"
     who = f"comma-separated, the reference first, of {', '.join(NAMES)} (default: those that are found)"
-    postgres = "PostgreSQL's bin folder (default: version 17 from a wheel, unpacked in the work folder)"
+    postgres = "PostgreSQL's bin folder (default: version 17 from where the tests get it)"
     account = "account for servers and tools when started as root (default: %(default)s)"
     parser.add_argument("races", nargs="*", metavar="RACE", help=races)
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/pgkeep-bench"), help=work)
@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         raise RaceError(f"no such race: {', '.join(sorted(unknown))}; there are {', '.join(RACES)}")
     options.work.mkdir(parents=True, exist_ok=True)
     account = options.account if os.geteuid() == 0 else None
-    site = Site(options.work.resolve(), find_programs(options.work.resolve(), options.postgres), account)
+    site = Site(options.work.resolve(), find_programs(options.postgres), account)
     field = contenders(site, _names(options, console), options.pgkeep, options.pgbackrest)
     source = data_set(site, SCALES[options.scale])
     console.print(f"data set: {source.size / 1e6:.0f} MB, PostgreSQL {source.postgres}", highlight=False)

@@ -76,7 +76,7 @@ class PgBackRest:
 
     @property
     def version(self) -> str:
-        return self.site.run(self.program, "version").strip()
+        return self.site.run(self.program, "version").split()[-1]
 
     @property
     def tuning(self) -> str:
@@ -120,8 +120,8 @@ class PgBackRest:
 
     def phases(self, lines: Sequence[Line]) -> Phases:
         return Phases(
-            checkpoint=_between(lines, "execute non-exclusive backup start", "backup start archive ="),
-            archive=_between(lines, "execute non-exclusive backup stop", "new backup label"),
+            checkpoint=_between(lines, "backup start: backup begins", "backup start archive ="),
+            archive=_between(lines, "backup stop and wait", "new backup label"),
         )
 
     def _command(self, *words: str) -> tuple[str, ...]:

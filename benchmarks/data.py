@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.bare import copied_files
 from benchmarks.server import Server, Site, running
 
 SEED = 20260507
@@ -84,7 +84,8 @@ class DataSet:
 
 def data_set(site: Site, scale: Scale) -> DataSet:
     """The kept cluster of this recipe, or a new one (a few minutes)."""
-    recipe = hashlib.sha256(f"{_ORDERS}{SEED}{scale}{site.program('postgres')}".encode()).hexdigest()[:8]
+    version = site.run(site.program("postgres"), "--version")
+    recipe = hashlib.sha256(f"{_ORDERS}{SEED}{scale}{version}".encode()).hexdigest()[:8]
     home = site.folder("data") / f"{scale.name}-{recipe}"
     record = home / "dataset.json"
     if record.exists():
@@ -104,13 +105,6 @@ def digest(server: Server) -> str:
 def tree_size(root: Path) -> int:
     """Bytes of the regular files below `root`."""
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def copied_files(data: Path) -> Iterator[tuple[Path, int]]:
-    """The files that a physical backup copies, with their sizes in bytes; WAL is not among them."""
-    for path in sorted(data.rglob("*")):
-        if path.is_file() and path.relative_to(data).parts[0] != "pg_wal":
-            yield path, path.stat().st_size
 
 
 def _build(site: Site, scale: Scale, data: Path) -> DataSet:

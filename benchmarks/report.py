@@ -51,13 +51,13 @@ class _Column:
 _COLUMNS = (
     _Column("wall s", lambda run: run.cost.wall, ".2f"),
     _Column("CPU s", lambda run: run.cost.cpu, ".2f"),
-    _Column("peak PSS MB", lambda run: run.cost.peak_pss, ".0f", 1e6),
+    _Column("PSS MB", lambda run: run.cost.peak_pss, ".0f", 1e6),
 )
 _BACKUP_COLUMNS = (
     _Column("stored MB", lambda run: run.stored, ".0f", 1e6),
-    _Column("start checkpoint s", lambda run: run.phases.checkpoint, ".2f"),
+    _Column("ckpt s", lambda run: run.phases.checkpoint, ".2f"),
     _Column("WAL wait s", lambda run: run.phases.archive, ".2f"),
-    _Column("server CPU s", lambda run: run.server_cpu, ".2f"),
+    _Column("srv CPU s", lambda run: run.server_cpu, ".2f"),
 )
 _RATIOS = (
     ("wall", lambda run: run.cost.wall),
@@ -69,12 +69,14 @@ def show(result: Result, console: Console) -> None:
     """Medians of every contender, and its paired ratios to the first contender."""
     columns = _COLUMNS + (_BACKUP_COLUMNS if result.race == "backup" else ())
     reference = result.names()[0]
-    table = Table(title=f"{result.race}: medians of {len(result.of(reference))} runs, ratios to {reference}")
+    table = Table(
+        title=f"{result.race}: medians of {len(result.of(reference))} runs, paired ratios to {reference} (range)"
+    )
     table.add_column("tool")
     for column in columns:
         table.add_column(column.title, justify="right")
     for title, _ in _RATIOS:
-        table.add_column(f"{title} ratio (range)", justify="right")
+        table.add_column(f"{title} ratio", justify="right")
     for name in result.names():
         cells = [_cell(median(result.of(name), column.measure), column) for column in columns]
         table.add_row(name, *cells, *(_ratio(result, name, reference, measure) for _, measure in _RATIOS))

