@@ -1,0 +1,354 @@
+"""The data directory: which paths belong to a backup, and what each of them is (backup/basebackup.c, sendDir).
+
+Rules of this file:
+
+1. `scan` lists what a backup of a running cluster must hold; it opens no file but PG_VERSION and pg_control.  What is
+   left out stands in the tables below, and nowhere else.
+2. Paths are relative to the data directory, '/'-separated, as `str` with surrogateescape: any byte but NUL may occur.
+   Entries come in strictly ascending order of their paths' bytes.
+3. A file that vanishes meanwhile is no error, nor is the directory of a database that is dropped; any other directory
+   that vanishes is.  `check_complete` then says whether what must be there is there.
+4. Symbolic links are followed in pg_tblspc, and beneath a tablespace only the directory `PG_<version>_<catversion>` of
+   this server is read: others may share the location (pg_upgrade).  pg_wal and directories whose content is left out
+   may be links too, and are listed as directories.  Any other link is a fault: what it names would be missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from pgkeep.errors import Fault
+from pgkeep.pg.controlfile import CONTROL_FILE, ControlFile, read_control
+from pgkeep.pg.relfile import (
+    Fork,
+    RelationFile,
+    is_temporary_relation,
+    parse_oid,
+    parse_relation_name,
+    relation_home,
+    relation_of,
+)
+
+# excludeDirContents: emptied or rebuilt when a server starts, or wrong for it
+CONTENT_LEFT_OUT: Final = frozenset(
+    {
+        "pg_dynshmem",
+        "pg_notify",
+        "pg_replslot",
+        "pg_serial",
+        "pg_snapshots",
+        "pg_stat_tmp",
+        "pg_subtrans",
+        "pg_wal",  # WAL comes from the archive
+    }
+)
+# excludeFiles, in the top directory
+FILES_LEFT_OUT: Final = frozenset(
+    {
+        "backup_label",  # the backup brings its own
+        "backup_manifest",  # of the backup that this server came from
+        "current_logfiles.tmp",
+        "postgresql.auto.conf.tmp",
+        "postmaster.opts",
+        "postmaster.pid",
+        "tablespace_map",
+        "pgkeep.instance",  # the WAL claim's token: a copy must not pass for this instance
+    }
+)
+# in the top directory: the state of a restore of ours
+PREFIX_LEFT_OUT: Final = "pgkeep.restore"
+# anywhere: PG_TEMP_FILE_PREFIX of storage/fd.h
+TEMPORARY_PREFIX: Final = "pgsql_tmp"
+# in directories of relations: RELCACHE_INIT_FILENAME, and the files it is renamed from
+RELCACHE_PREFIX: Final = "pg_internal.init"
+# Directories that a restored server wants inside pg_wal, and since when.
+WAL_DIRECTORIES: Final = (("archive_status", 14), ("summaries", 17))
+
+_MAJOR: Final = re.compile(r"([0-9]{1,4})\n?")
+_DIRECTORY_MODE: Final = 0o700  # pg_dir_create_mode, where a link stands for a directory
+
+
+class EntryType(IntEnum):
+    """What a path is."""
+
+    FILE = 0
+    DIRECTORY = 1
+    LINKED_TABLESPACE = 2
+    """A symbolic link in pg_tblspc; what it leads to follows beneath its path."""
+    IN_PLACE_TABLESPACE = 3
+    """A plain directory in pg_tblspc (allow_in_place_tablespaces); not in tablespace_map."""
+
+
+class Unit(IntEnum):
+    """What a file is made of."""
+
+    BYTES = 0
+    PAGES = 1
+
+
+class Entry(NamedTuple):
+    """One path of a backup.
+
+    `mode` holds the permission bits, `size` bytes (0 unless a file), `fork` is set for relation files, `target` is
+    where a linked tablespace leads, as the link says.
+    """
+
+    path: str
+    type: EntryType
+    mode: int
+    size: int = 0
+    fork: Fork | None = None
+    target: str = ""
+
+    @property
+    def unit(self) -> Unit:
+        """PAGES for every fork of a relation: all have page headers and, where they are on, checksums."""
+        return Unit.BYTES if self.fork is None else Unit.PAGES
+
+    @property
+    def inheritable(self) -> bool:
+        """Whether pages may be taken from a base backup by their LSN.
+
+        Main forks alone: fsm and vm change without a new LSN, init forks are not read through shared buffers.
+        """
+        return self.fork is Fork.MAIN
+
+    @property
+    def relation(self) -> RelationFile | None:
+        """Which relation's file this is; None unless `fork` is set."""
+        return None if self.fork is None else relation_of(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectory:
+    """What `scan` found: entries in ascending order, and what a report should mention."""
+
+    path: str
+    major: int
+    control: ControlFile
+    entries: tuple[Entry, ...] = field(repr=False)
+    skipped: tuple[str, ...]
+    """Sockets, pipes and devices: not in the backup, as pg_basebackup leaves them out with a warning."""
+    vanished: tuple[str, ...]
+    """Files and database directories that were listed and gone a moment later."""
+
+    @property
+    def version_directory(self) -> str:
+        """TABLESPACE_VERSION_DIRECTORY: the server's own directory in every tablespace."""
+        return version_directory(self.major, self.control)
+
+    @property
+    def tablespaces(self) -> tuple[Entry, ...]:
+        """The linked and in-place tablespaces."""
+        return tuple(entry for entry in self.entries if entry.type >= EntryType.LINKED_TABLESPACE)
+
+
+def version_directory(major: int, control: ControlFile) -> str:
+    """`PG_<major>_<catversion>` (common/relpath.h)."""
+    return f"PG_{major}_{control.catalog_version}"
+
+
+def tablespace_oid(entry: Entry) -> int:
+    """The OID of a tablespace's entry; ValueError for any other."""
+    return int(entry.path.removeprefix("pg_tblspc/"))
+
+
+def read_major(pgdata: str) -> int:
+    """The major version in PG_VERSION; Fault 'datadir-invalid' when it cannot be read or is none."""
+    path = os.path.join(pgdata, "PG_VERSION")
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            text = file.read(64)
+    except OSError as error:
+        raise Fault(
+            "datadir-invalid",
+            f"{path} could not be read: {error.strerror}, expected a PostgreSQL data directory",
+            hint="name the data directory (SHOW data_directory), and run pgkeep under the account that owns it",
+        ) from error
+    match = _MAJOR.fullmatch(text)
+    if match is None:
+        raise Fault("datadir-invalid", f"{path} holds {text!r}, expected a major version like 17")
+    return int(match[1])
+
+
+def scan(pgdata: str) -> DataDirectory:
+    """List what a backup of `pgdata` must hold.
+
+    Raises Fault 'datadir-invalid' for a directory that is none or has foreign links, 'postgres-version' for a version
+    that pgkeep does not know, 'io' when something cannot be read.
+    """
+    major = read_major(pgdata)
+    control = read_control(os.path.join(pgdata, CONTROL_FILE))
+    if major not in control.majors:
+        raise Fault(
+            "postgres-version",
+            f"PG_VERSION says {major}, but pg_control has version {control.control_version}, expected a cluster of"
+            f" PostgreSQL {' or '.join(map(str, control.majors))}",
+            hint="pgkeep supports PostgreSQL 14 to 18",
+        )
+    walk = Walk(pgdata, major, version_directory(major, control))
+    entries = tuple(walk)
+    return DataDirectory(pgdata, major, control, entries, tuple(walk.skipped), tuple(walk.vanished))
+
+
+class Walk:
+    """The entries of one pass over a data directory, one after another, for callers that cannot hold them all.
+
+    `skipped` and `vanished` grow while it goes on.  Raises Faults as `scan` does.
+    """
+
+    def __init__(self, pgdata: str, major: int, versioned: str) -> None:
+        self.skipped: list[str] = []
+        self.vanished: list[str] = []
+        self._root = pgdata
+        self._wal_directories = [name for name, since in WAL_DIRECTORIES if major >= since]
+        self._versioned = versioned
+        self._tablespaces_inside = frozenset(self._inside())
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self._beneath("", self._names(""))
+
+    def _beneath(self, directory: str, names: list[str]) -> Iterator[Entry]:
+        """What lies in a directory, at any depth, in the order of whole paths.
+
+        A directory's entry and its content are two steps, since "a.b" sorts between "a" and "a/".
+        """
+        prefix = f"{directory}/" if directory else ""
+        steps: list[tuple[bytes, Entry, bool]] = []
+        for entry in self._entries(prefix, names):
+            key = os.fsencode(entry.path)
+            steps.append((key, entry, False))
+            if entry.type is not EntryType.FILE:
+                steps.append((key + b"/", entry, True))
+        steps.sort()
+        for _, entry, inside in steps:
+            if inside:
+                yield from self._content(entry)
+            else:
+                yield entry
+
+    def _content(self, entry: Entry) -> Iterator[Entry]:
+        """What belongs to the backup beneath a directory or a tablespace."""
+        path = entry.path
+        if entry.type is not EntryType.DIRECTORY:
+            yield from self._beneath(path, [self._versioned])
+        elif path == "pg_wal":
+            for name in self._wal_directories:
+                yield Entry(f"pg_wal/{name}", EntryType.DIRECTORY, entry.mode)
+        elif path not in CONTENT_LEFT_OUT and path not in self._tablespaces_inside:
+            yield from self._beneath(path, self._names(path))
+
+    def _entries(self, prefix: str, names: list[str]) -> Iterator[Entry]:
+        """The names of one directory as entries, unordered, without what is left out."""
+        relations: dict[str, Fork] = {}
+        if relation_home(prefix[:-1]) is not None:
+            relations, names = _relations(names)
+        root = f"{self._root}/"
+        for name in names:
+            path = prefix + name
+            try:
+                found = os.lstat(root + path)
+            except FileNotFoundError:
+                self.vanished.append(path)
+                continue
+            except OSError as error:
+                raise _unreadable(root + path, error) from error
+            if stat.S_ISREG(found.st_mode):
+                mode = stat.S_IMODE(found.st_mode)
+                yield Entry(path, EntryType.FILE, mode, found.st_size, relations.get(name))
+            elif (entry := self._other(path, found.st_mode)) is not None:
+                yield entry
+
+    def _other(self, path: str, mode: int) -> Entry | None:
+        """The entry of what is no regular file; None for sockets, pipes and devices."""
+        is_tablespace = path.startswith("pg_tblspc/") and parse_oid(path[10:]) is not None
+        if stat.S_ISDIR(mode):
+            kind = EntryType.IN_PLACE_TABLESPACE if is_tablespace else EntryType.DIRECTORY
+            return Entry(path, kind, stat.S_IMODE(mode))
+        if not stat.S_ISLNK(mode):
+            self.skipped.append(path)
+            return None
+        if is_tablespace:
+            return Entry(path, EntryType.LINKED_TABLESPACE, stat.S_IMODE(mode), target=self._target(path))
+        if path in CONTENT_LEFT_OUT:
+            return Entry(path, EntryType.DIRECTORY, _DIRECTORY_MODE)
+        raise _foreign_link(f"{self._root}/{path}")
+
+    def _names(self, directory: str) -> list[str]:
+        """The names in a directory that may belong to a backup."""
+        path = f"{self._root}/{directory}" if directory else self._root
+        try:
+            names = [name for name in os.listdir(path) if not name.startswith(TEMPORARY_PREFIX)]
+        except FileNotFoundError:
+            if relation_home(directory) is None:
+                raise _vanished(path) from None
+            self.vanished.append(directory)
+            return []
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if directory:
+            return names
+        return [name for name in names if not (name in FILES_LEFT_OUT or name.startswith(PREFIX_LEFT_OUT))]
+
+    def _target(self, path: str) -> str:
+        try:
+            return os.readlink(f"{self._root}/{path}")
+        except OSError as error:
+            raise _unreadable(f"{self._root}/{path}", error) from error
+
+    def _inside(self) -> Iterator[str]:
+        """Paths of tablespaces whose location lies in the data directory itself: they are read once, by their link.
+
+        PostgreSQL warns of such a location and allows it.
+        """
+        root = os.path.realpath(self._root)
+        for name in self._names("pg_tblspc"):
+            link = f"{self._root}/pg_tblspc/{name}"
+            location = os.path.realpath(link)
+            if os.path.islink(link) and location.startswith(f"{root}/"):
+                yield os.path.relpath(location, root)
+
+
+def _relations(names: list[str]) -> tuple[dict[str, Fork], list[str]]:
+    """The forks of the relation files among the names of a directory of relations, and the names to keep.
+
+    Unlogged relations keep their init fork alone, temporary relations and the relation cache nothing.
+    """
+    parsed = {name: found for name in names if (found := parse_relation_name(name)) is not None}
+    unlogged = {found.number for found in parsed.values() if found.fork is Fork.INIT}
+    forks = {
+        name: found.fork for name, found in parsed.items() if found.fork is Fork.INIT or found.number not in unlogged
+    }
+    others = (name for name in names if name not in parsed)
+    kept = [name for name in others if not (name.startswith(RELCACHE_PREFIX) or is_temporary_relation(name))]
+    return forks, [*forks, *kept]
+
+
+def _foreign_link(path: str) -> Fault:
+    return Fault(
+        "datadir-invalid",
+        f"{path} is a symbolic link, expected links in pg_tblspc and for pg_wal alone",
+        hint="move what it names into the data directory, or let a setting name it (log_directory, ssl_cert_file)",
+    )
+
+
+def _vanished(path: str) -> Fault:
+    return Fault(
+        "datadir-invalid",
+        f"the directory {path} is not there, expected it to stay while the cluster runs",
+        hint="check that no file system was unmounted, and start the backup again",
+    )
+
+
+def _unreadable(path: str, error: OSError) -> Fault:
+    return Fault(
+        "io",
+        f"{path} could not be read: {error.strerror}, expected every path of the data directory to be readable",
+        hint="run pgkeep under the account that owns the data directory",
+    )
