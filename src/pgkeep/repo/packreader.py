@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.codec import decompress
 from pgkeep.format.footer import Footer, FooterPlace, FrameTable, decode_footer, decode_tail
+from pgkeep.format.frame import FrameKind, split_frame
 from pgkeep.format.header import Header, ObjectType, expect_header, page_size_of
 from pgkeep.format.keyed import HashKeys, stored_hash
 from pgkeep.format.limits import HEADER_LENGTH, TAIL_LENGTH
@@ -84,7 +87,14 @@ class PackReader:
         return cls(repository, key, header, footer, page_size)
 
     def read(self, run: FrameRun) -> Iterator[tuple[int, bytes]]:
-        """(frame number, plain bytes) of each frame of the run, fetched by one range read, verified."""
+        """(frame number, plain bytes) of each frame of the run, fetched by one range read, verified; Damaged."""
+        for index, raw in self.read_each(run):
+            if isinstance(raw, Damaged):
+                raise raw
+            yield index, raw
+
+    def read_each(self, run: FrameRun) -> Iterator[tuple[int, bytes | Damaged]]:
+        """As `read`, but a damaged frame is yielded as its Damaged, and the next ones follow."""
         table = self.frames
         start = int(table.offset[run.first])
         end = int(table.offset[run.last] + table.stored_length[run.last])
@@ -94,7 +104,24 @@ class PackReader:
         for index in range(run.first, run.last + 1):
             at = int(table.offset[index]) - start
             stored = data[at : at + int(table.stored_length[index])]
-            yield index, verified_frame(table, index, stored, self._repository.keys, self.key)
+            try:
+                yield index, verified_frame(table, index, stored, self._repository.keys, self.key)
+            except Damaged as damaged:
+                yield index, damaged
+
+    def read_units(self, kind: FrameKind, first: int, count: int) -> bytes:
+        """`count` units of `kind` from ordinal `first`, as bytes; Damaged when the pack does not have them."""
+        size = self.page_size if kind is FrameKind.PAGES else 1
+        ends = self.frames.unit_ends(kind, self.page_size)
+        if not len(ends) or first + count > int(ends[-1]):
+            raise Damaged(self.key, f"does not hold the units {first} to {first + count} of {kind.name}")
+        lowest = int(np.searchsorted(ends, first, side="right"))
+        highest = int(np.searchsorted(ends, first + count - 1, side="right"))
+        wanted = [index for index in range(lowest, highest + 1) if self.frames.kind[index] == kind]
+        before = int(ends[lowest - 1]) if lowest else 0
+        parts = [split_frame(raw, self.key)[1] for run in runs_of(wanted, self.frames) for _, raw in self.read(run)]
+        begin = (first - before) * size
+        return b"".join(parts)[begin : begin + count * size]
 
 
 def missing_as_damage(fault: Fault, obj: str) -> Fault:

@@ -69,6 +69,11 @@ class PackWriter:
         self._lsns: list[U64] = []
         self._hashes: list[bytes] = []
 
+    @property
+    def stored(self) -> int:
+        """Bytes of the packs written so far, the one that is being filled included."""
+        return sum(pack.footer.object_length for pack in self.written) + self._stored
+
     def add_pages(self, path: bytes, first_block: int, data: memoryview, lsns: U64) -> tuple[ObjectId, int]:
         """Whole pages of one file from `first_block` (of the file); `lsns` their pd_lsn, uint64 (pages,)."""
         pages = len(data) // self._page_size

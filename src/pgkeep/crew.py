@@ -1,0 +1,168 @@
+"""Crew: worker processes that keep state from task to task, hand results back, and never outlive their parent.
+
+A `concurrent.futures` executor fans out independent work; a backup or a restore needs more: each worker owns something
+for the whole job (a pack being filled, open files) and must be asked to finish it.  So:
+
+1. A worker is built in its own process from a picklable recipe, then called once a task.
+2. Tasks are handed out as workers become free, two at a time, so that none waits for the parent.
+3. A Fault of a worker is raised in the parent; a worker that dies is `worker-died`.
+4. Workers ignore Ctrl-C (the parent stops them) and end when the pipe to the parent closes, however it died.
+
+Processes are spawned, not forked: the parent may have threads and connections (docs/decisions/0003).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
+
+from pgkeep.errors import Fault
+
+T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+F_co = TypeVar("F_co", covariant=True)
+T = TypeVar("T")
+R = TypeVar("R")
+F = TypeVar("F")
+
+_AHEAD: Final = 2
+_FINISH: Final = "finish"
+_TASK: Final = "task"
+_RESULT: Final = "result"
+_FAULT: Final = "fault"
+
+
+class Worker(Protocol[T_contra, R_co, F_co]):
+    """What runs in a worker process."""
+
+    def run(self, task: T_contra) -> R_co:
+        """Do one task."""
+        ...
+
+    def finish(self) -> F_co:
+        """End the worker's part of the job; no task follows."""
+        ...
+
+
+class Crew(Generic[T, R, F]):
+    """`size` processes, each running the worker that `recipe(*arguments)` builds."""
+
+    def __init__(self, size: int, recipe: Callable[..., Worker[T, R, F]], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._processes: dict[Connection, SpawnProcess] = {}
+        self._waiting: dict[Connection, int] = {}
+        for _ in range(size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, recipe, arguments), daemon=True)
+            process.start()
+            theirs.close()
+            self._processes[ours] = process
+            self._waiting[ours] = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def run(self, tasks: Iterable[T], idle: Callable[[], None] = lambda: None, every: float = 1.0) -> Iterator[R]:
+        """The results in the order in which they come; `idle` is called about `every` seconds while waiting."""
+        source = iter(tasks)
+        exhausted = False
+        while True:
+            while not exhausted and (free := self._free()) is not None:
+                try:
+                    task = next(source)
+                except StopIteration:
+                    exhausted = True
+                    break
+                self._send(free, (_TASK, task))
+            if exhausted and not any(self._waiting.values()):
+                return
+            yield from self._collect(every)
+            idle()
+
+    def finish(self) -> list[F]:
+        """Ask every worker to finish; what they answer."""
+        for connection in self._processes:
+            self._send(connection, (_FINISH, None))
+        answers: list[F] = []
+        while any(self._waiting.values()):
+            answers += self._collect(None)
+        return answers
+
+    def stop(self) -> None:
+        """End all workers at once; harmless after `finish`."""
+        for connection, process in self._processes.items():
+            connection.close()
+            process.terminate()
+        for process in self._processes.values():
+            process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self._processes.clear()
+        self._waiting.clear()
+
+    def _free(self) -> Connection | None:
+        connection = min(self._waiting, key=self._waiting.__getitem__)
+        return connection if self._waiting[connection] < _AHEAD else None
+
+    def _send(self, connection: Connection, message: tuple[str, Any]) -> None:
+        try:
+            connection.send(message)
+        except OSError:
+            raise self._died(connection) from None
+        self._waiting[connection] += 1
+
+    def _collect(self, timeout: float | None) -> Iterator[Any]:
+        busy = [connection for connection, count in self._waiting.items() if count]
+        for ready in wait(busy, timeout):
+            assert isinstance(ready, Connection)
+            try:
+                kind, value = ready.recv()
+            except (EOFError, OSError):
+                raise self._died(ready) from None
+            self._waiting[ready] -= 1
+            if kind == _FAULT:
+                raise value
+            yield value
+
+    def _died(self, connection: Connection) -> Fault:
+        process = self._processes[connection]
+        process.join(5)
+        return Fault(
+            "worker-died",
+            f"a worker process ended unexpectedly (exit code {process.exitcode})",
+            hint="look for an out-of-memory kill in the system's log, then run the command again",
+        )
+
+
+def _serve(connection: Connection, recipe: Callable[..., Worker[Any, Any, Any]], arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        worker = recipe(*arguments)
+        while True:
+            order, task = connection.recv()
+            connection.send((_RESULT, worker.run(task) if order == _TASK else worker.finish()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except Fault as fault:
+        _report(connection, fault)
+    except Exception as error:
+        _report(connection, Fault("worker-died", f"a worker failed: {error!r}", trace=traceback.format_exc()))
+
+
+def _report(connection: Connection, fault: Fault) -> None:
+    try:
+        connection.send((_FAULT, fault))
+    except OSError:
+        return

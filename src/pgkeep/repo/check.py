@@ -1,0 +1,180 @@
+"""Re-hash objects of the repository: what `verify` does to each of them, one object a call, in any process.
+
+Every check reads the whole object and believes nothing but hashes.  Damage is a value here, not an exception: a check
+goes on to the next object.  Other faults (the store cannot be reached) end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pgkeep.errors import Damaged, Fault
+from pgkeep.format import names
+from pgkeep.format.extents import ExtentMap, decode_extents
+from pgkeep.format.footer import FooterPlace
+from pgkeep.format.frame import FrameKind, decode_pieces, split_frame
+from pgkeep.format.header import ObjectType
+from pgkeep.format.keyed import HashKeys
+from pgkeep.format.manifest import Entry, EntryType, PackRef, Place, Unit
+from pgkeep.repo.backups import Manifest
+from pgkeep.repo.packreader import PackReader, missing_as_damage, runs_of
+from pgkeep.repo.repository import Cluster, Repository
+from pgkeep.repo.walarchive import WalArchive
+from pgkeep.store.open import open_store
+from pgkeep.values.ids import ClusterUuid, ObjectId
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with one object."""
+
+    key: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One object that was read: its key, bytes read, and what was wrong."""
+
+    key: str
+    bytes: int
+    damage: tuple[Damage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryAddress:
+    """How another process opens the same repository (picklable)."""
+
+    url: str
+    id: ObjectId
+    hash_key: bytes
+
+    @classmethod
+    def of(cls, repository: Repository) -> RepositoryAddress:
+        return cls(repository.store.url, repository.id, repository.keys.root)
+
+    def open(self) -> Repository:
+        return Repository(open_store(self.url), self.id, HashKeys(self.hash_key))
+
+
+def is_damage(fault: Fault) -> bool:
+    """True for what says something of the object, not of the way to it."""
+    return fault.code in ("format-damaged", "format-unsupported", "object-missing")
+
+
+def check_pack(
+    repository: Repository, cluster: ClusterUuid, pack: ObjectId, place: FooterPlace | None = None
+) -> Checked:
+    """Every frame's stored and plain hash, its pieces, and every page's row of the page table."""
+    key = names.pack(cluster, pack)
+    try:
+        reader = PackReader.open(repository, cluster, pack, place, lsns=True, hashes=True)
+        stat = repository.store.stat(key)
+        if place is not None and stat.size != place.object_length:
+            return Checked(key, 0, (Damage(key, f"has {stat.size} bytes, expected {place.object_length}"),))
+        return Checked(key, stat.size, tuple(_check_frames(repository, reader)))
+    except Fault as fault:
+        if not is_damage(fault):
+            raise
+        return Checked(key, 0, (Damage(key, missing_as_damage(fault, key).message),))
+
+
+def _check_frames(repository: Repository, reader: PackReader) -> Iterator[Damage]:
+    """Every damaged frame is named; the sound ones around it pass."""
+    hashes = bytearray()
+    sound = True
+    for run in runs_of(range(len(reader.frames)), reader.frames):
+        for index, raw in reader.read_each(run):
+            if isinstance(raw, Fault):
+                sound = False
+                yield Damage(reader.key, raw.message)
+            else:
+                table, data = split_frame(raw, reader.key)
+                decode_pieces(table, reader.key)
+                if reader.frames.kind[index] == FrameKind.PAGES:
+                    hashes += repository.keys.pages(data, reader.page_size)
+    expected = reader.footer.hashes
+    if sound and (expected is None or bytes(hashes) != expected.tobytes()):
+        yield Damage(reader.key, "page table does not describe the pages (its hashes are wrong)")
+
+
+def check_wal(archive: WalArchive, key: str, type_: ObjectType) -> Checked:
+    """A segment, partial, history or .backup file: every hash, and the content's own identity."""
+    try:
+        content = archive.read(key, type_)
+    except Fault as fault:
+        if not is_damage(fault):
+            raise
+        return Checked(key, 0, (Damage(key, missing_as_damage(fault, key).message),))
+    return Checked(key, len(content))
+
+
+def check_places(cluster: Cluster, manifest: Manifest) -> list[Damage]:
+    """Every file's content lies within frames of its packs, without a gap; extent maps have their own hash."""
+    readers = _Readers(cluster, manifest.outer.packs)
+    damage: list[Damage] = []
+    try:
+        for entry in manifest.entries():
+            if entry.type is EntryType.FILE and entry.place is not Place.NONE:
+                damage += _check_place(readers, entry, manifest)
+    except Fault as fault:
+        if not is_damage(fault):
+            raise
+        damage.append(Damage(manifest.key, fault.message))
+    return damage
+
+
+class _Readers:
+    """Footers of a manifest's packs, read when first needed."""
+
+    def __init__(self, cluster: Cluster, packs: Sequence[PackRef]) -> None:
+        self.cluster = cluster
+        self.packs = packs
+        self.index = {pack.id: number for number, pack in enumerate(packs)}
+        self._units: dict[tuple[int, FrameKind], int] = {}
+
+    def open(self, number: int) -> PackReader:
+        pack = self.packs[number]
+        return PackReader.open(self.cluster.repository, self.cluster.uuid, pack.id, pack.footer)
+
+    def units(self, number: int, kind: FrameKind) -> int:
+        """Units of `kind` in a pack of the table."""
+        if (number, kind) not in self._units:
+            reader = self.open(number)
+            for known in FrameKind:
+                ends = reader.frames.unit_ends(known, reader.page_size)
+                self._units[number, known] = int(ends[-1]) if len(ends) else 0
+        return self._units[number, kind]
+
+
+def _check_place(readers: _Readers, entry: Entry, manifest: Manifest) -> list[Damage]:
+    shown = entry.path.decode("utf-8", "backslashreplace")
+    page = manifest.inner.server.block_size
+    units, rest = divmod(entry.size, page if entry.unit is Unit.PAGES else 1)
+    if rest:
+        return [Damage(manifest.key, f"{shown} is {entry.size} bytes, which is no whole number of pages")]
+    kind = FrameKind.PAGES if entry.unit is Unit.PAGES else FrameKind.BYTES
+    if entry.place is Place.INLINE:
+        within = entry.at + units <= readers.units(entry.pack, kind)
+        return [] if within else [Damage(manifest.key, f"{shown} lies beyond the end of its pack")]
+    columns = read_map(readers.open(entry.pack), entry, readers.cluster.repository.keys)
+    if columns.total() != units:
+        return [Damage(manifest.key, f"the extents of {shown} cover {columns.total()} of {units} units")]
+    for number, pack in enumerate(columns.packs):
+        if pack not in readers.index:
+            return [Damage(manifest.key, f"{shown} needs the pack {pack}, which is not in the pack table")]
+        mine = columns.pack == number
+        end = int((columns.ordinal[mine] + columns.count[mine]).max()) if mine.any() else 0
+        if end > readers.units(readers.index[pack], kind):
+            return [Damage(manifest.key, f"{shown} lies beyond the end of the pack {pack}")]
+    return []
+
+
+def read_map(reader: PackReader, entry: Entry, keys: HashKeys) -> ExtentMap:
+    """The extent map of an entry whose place is MAP; Damaged."""
+    obj = f"{reader.key} (extent map)"
+    data = reader.read_units(FrameKind.MAPS, entry.at, entry.length)
+    if keys.extent_map(data) != entry.hash:
+        raise Damaged(obj, "is not the one that the manifest names (its hash is wrong)")
+    return decode_extents(data, obj)
