@@ -1,0 +1,32 @@
+"""The configuration file that `pgkeep init` writes: six lines that count, and the comments that explain them."""
+
+from __future__ import annotations
+
+import json
+
+_TEMPLATE = """\
+# pgkeep: where backups go, and which cluster they are of.  All keys: docs/configuration.md
+[repository]
+url = {url}
+
+# Any libpq connection string; passwords belong in ~/.pgpass.  The account needs the rights that `pgkeep init` listed.
+[cluster.{name}]
+connection = {connection}
+# What prune will keep; nothing is deleted by this version.
+keep = {{ daily = 7, weekly = 4, monthly = 12, wal = "7d" }}
+"""
+
+
+def configuration(url: str, cluster: str, connection: str) -> str:
+    """The text of a new file; `load` reads back exactly these values."""
+    return _TEMPLATE.format(url=_quoted(url), name=_key(cluster), connection=_quoted(connection))
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string: JSON's escapes are a subset of TOML's (toml.io v1.0.0, String), but DEL needs its own."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+
+
+def _key(name: str) -> str:
+    is_bare = name.isascii() and all(c.isalnum() or c in "-_" for c in name) and name
+    return name if is_bare else _quoted(name)

@@ -1,0 +1,93 @@
+"""The keys that each table may have, and what their values become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+
+from pgkeep.config.settings import KeepSettings
+from pgkeep.values.quantity import parse_duration
+
+Reader = Callable[[Any], Any]
+"""From a TOML value to a setting; ValueError with a sentence for a person otherwise."""
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"expected text in quotes, found {value!r}")
+    return value
+
+
+def filled_text(value: Any) -> str:
+    if not text(value).strip():
+        raise ValueError("expected text, found an empty string")
+    return text(value)
+
+
+def whole(least: int, most: int) -> Reader:
+    """Reader of an integer from `least` to `most`."""
+
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"expected a whole number from {least} to {most}, found {value!r}")
+        return value
+
+    return read
+
+
+def duration(value: Any) -> timedelta:
+    return parse_duration(text(value))
+
+
+def one_of(*words: str) -> Reader:
+    """Reader of one of `words`."""
+
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"expected {' or '.join(repr(word) for word in words)}, found {value!r}")
+        return str(value)
+
+    return read
+
+
+KEEP: Final[dict[str, Reader]] = {
+    "daily": whole(0, 100_000),
+    "weekly": whole(0, 100_000),
+    "monthly": whole(0, 100_000),
+    "wal": duration,
+}
+
+
+def keep(value: Any) -> KeepSettings:
+    if not isinstance(value, dict):
+        raise ValueError(f'expected a table such as {{ daily = 7, wal = "7d" }}, found {value!r}')
+    unknown = [key for key in value if key not in KEEP]
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}, expected one of: {', '.join(KEEP)}")
+    return KeepSettings(**{key: KEEP[key](found) for key, found in value.items()})
+
+
+REPOSITORY: Final[dict[str, Reader]] = {"name": filled_text, "url": filled_text}
+
+CLUSTER: Final[dict[str, Reader]] = {
+    "connection": text,  # empty: libpq's own defaults (PGHOST, PGSERVICE ...)
+    "compression-level": whole(1, 19),
+    "processes": whole(1, 1024),
+    "checkpoint": one_of("fast", "spread"),
+    "archive-timeout": duration,
+    "keep": keep,
+}
+
+SECRETS: Final = frozenset({"url", "connection"})
+
+# Tables and keys that the product's design names and this version does not have.
+LATER_TOP: Final = frozenset({"anonymize", "tenants", "notify", "contacts"})
+LATER_REPOSITORY: Final = frozenset({"encryption"})
+LATER_CLUSTER: Final = frozenset({"schedule", "objectives", "drill"})
+
+
+def is_later(key: str, later: frozenset[str]) -> bool:
+    """True for a table in `later`, and for a secret read from a file or a command."""
+    stem, _, kind = key.rpartition("_")
+    return key in later or (kind in {"file", "command"} and stem in SECRETS)

@@ -1,0 +1,82 @@
+"""What the configuration says: frozen values, one class for each table of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from pgkeep.errors import Fault
+
+Checkpoint = Literal["fast", "spread"]
+
+
+@dataclass(frozen=True, slots=True)
+class RepositorySettings:
+    """[repository]: a name for --repo, and where the objects lie."""
+
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSettings:
+    """[cluster.NAME] keep: how many backups of each period stay, and how long the WAL does (None: not said)."""
+
+    daily: int | None = None
+    weekly: int | None = None
+    monthly: int | None = None
+    wal: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """[cluster.NAME]: how to reach a cluster, and how it is backed up.
+
+    `connection` is libpq's (a secret: it may hold a password); `compression_level` is zstd's; `processes` None means
+    one for each core; `archive_timeout` is how long a backup waits for its last WAL.
+    """
+
+    name: str
+    connection: str = field(repr=False)
+    compression_level: int = 3
+    processes: int | None = None
+    checkpoint: Checkpoint = "fast"
+    archive_timeout: timedelta = timedelta(minutes=10)
+    keep: KeepSettings = KeepSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole file; `path` is absolute."""
+
+    path: str
+    repositories: tuple[RepositorySettings, ...]
+    clusters: tuple[ClusterSettings, ...]
+
+    def repository(self, name: str | None = None) -> RepositorySettings:
+        """The repository called `name`, or the only one; Fault `usage` otherwise."""
+        for known in self.repositories:
+            if known.name == name or (name is None and len(self.repositories) == 1):
+                return known
+        raise self._no_such("repository", name, [known.name for known in self.repositories], "--repo")
+
+    def cluster(self, name: str | None = None) -> ClusterSettings:
+        """The cluster called `name`, or the only one; Fault `usage` otherwise."""
+        for known in self.clusters:
+            if known.name == name or (name is None and len(self.clusters) == 1):
+                return known
+        raise self._no_such("cluster", name, [known.name for known in self.clusters], "--cluster")
+
+    def _no_such(self, kind: str, name: str | None, known: list[str], option: str) -> Fault:
+        listed = ", ".join(known)
+        if name is None:
+            return Fault(
+                "usage", f"{self.path} has several tables of the kind {kind} ({listed}), expected the name of one",
+                hint=f"add {option} NAME",
+            )  # fmt: skip
+        return Fault(
+            "usage",
+            f"{self.path} has no {kind} named {name!r}, it has: {listed}",
+            hint=f"correct {option}, or the file",
+        )
