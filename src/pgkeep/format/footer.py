@@ -1,4 +1,4 @@
-"""The end of a pack or WAL object: frame table, page table, tail (docs/format/pack.md).
+"""The footer of a pack: frame table and page table (docs/format/pack.md); its tail is in `tail`.
 
 The tables are columns, not rows: they compress better and numpy reads them without a loop.
 """
@@ -14,23 +14,19 @@ import numpy.typing as npt
 
 from pgkeep.errors import Damaged
 from pgkeep.format.frame import FrameKind
+from pgkeep.format.framerow import ROW_LENGTH, FrameRow
 from pgkeep.format.keyed import HASH_LENGTH, PAGE_HASH_LENGTH, stored_hash
 from pgkeep.format.limits import (
     HEADER_LENGTH,
-    MAX_FOOTER,
     MAX_FRAME_DATA,
     MAX_FRAME_RAW,
     MAX_FRAME_STORED,
     MAX_FRAMES,
-    TAIL_LENGTH,
 )
 from pgkeep.format.section import SectionType, encode_section, read_sections, seal_sections
+from pgkeep.format.tail import FooterPlace, close_object
 from pgkeep.values.ids import ObjectId
 
-_TAIL_MAGIC: Final = b"PGKTAIL\n"
-_TAIL: Final = struct.Struct("<QQ16s16sQ8s")
-assert _TAIL.size == TAIL_LENGTH
-_ROW: Final = 1 + 1 + 4 + 4 + 4 + HASH_LENGTH * 2
 _COUNT: Final = struct.Struct("<I")
 
 U8 = npt.NDArray[np.uint8]
@@ -73,19 +69,6 @@ class FrameTable:
         return np.cumsum(units, dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class FrameRow:
-    """What the writer knows of a frame it has just stored."""
-
-    kind: FrameKind
-    codec: int
-    stored_length: int
-    raw_length: int
-    data_length: int
-    stored_hash: bytes
-    plain_hash: bytes
-
-
 def frame_table(rows: list[FrameRow]) -> FrameTable:
     """The table of frames that lie back to back behind the header."""
     n = len(rows)
@@ -122,7 +105,7 @@ def encode_frame_table(table: FrameTable) -> bytes:
 def decode_frame_table(content: bytes, obj: str) -> FrameTable:
     """Damaged unless the lengths are possible."""
     n = _COUNT.unpack_from(content)[0] if len(content) >= 4 else -1
-    if not 0 <= n <= MAX_FRAMES or len(content) != 4 + n * _ROW:
+    if not 0 <= n <= MAX_FRAMES or len(content) != 4 + n * ROW_LENGTH:
         raise Damaged(obj, f"frame table of {len(content)} bytes cannot hold its {n} rows")
     at = 4
 
@@ -180,16 +163,6 @@ def decode_page_hashes(content: bytes, n: int, obj: str) -> U64:
     return np.frombuffer(content, "<u8")
 
 
-@dataclass(frozen=True, slots=True)
-class FooterPlace:
-    """Where a footer lies in its object and what it must hash to: enough to read it with one range read."""
-
-    object_length: int
-    offset: int
-    length: int
-    hash: bytes
-
-
 def encode_footer(
     header: bytes, object_id: ObjectId, table: FrameTable, pages: PageTable | None
 ) -> tuple[list[bytes], FooterPlace]:
@@ -199,25 +172,7 @@ def encode_footer(
         sections.append(encode_section(SectionType.PAGE_LSNS, encode_page_lsns(pages.lsn), critical=False))
         hashes = pages.hash.astype("<u8").tobytes()
         sections.append(encode_section(SectionType.PAGE_HASHES, hashes, critical=False, packed=False))
-    body = b"".join(seal_sections(header, sections))
-    offset = table.end()
-    place = FooterPlace(offset + len(body) + TAIL_LENGTH, offset, len(body), stored_hash(body))
-    tail = _TAIL.pack(offset, len(body), place.hash, object_id, place.object_length, _TAIL_MAGIC)
-    return [body, tail], place
-
-
-def decode_tail(data: bytes, object_length: int, object_id: ObjectId, obj: str) -> FooterPlace:
-    """Read the last `TAIL_LENGTH` bytes of an object of `object_length` bytes."""
-    if len(data) != TAIL_LENGTH:
-        raise Damaged(obj, f"is cut off (no tail in its {object_length} bytes)")
-    offset, length, digest, owner, total, magic = _TAIL.unpack(data)
-    if magic != _TAIL_MAGIC:
-        raise Damaged(obj, "is cut off or overwritten at its end (no tail)")
-    if owner != object_id or total != object_length:
-        raise Damaged(obj, f"has the tail of another object (of {total} bytes, expected {object_length})")
-    if offset < HEADER_LENGTH or length > MAX_FOOTER or offset + length + TAIL_LENGTH != object_length:
-        raise Damaged(obj, f"has an impossible footer ({length} bytes at {offset})")
-    return FooterPlace(object_length, offset, length, digest)
+    return close_object(table.end(), b"".join(seal_sections(header, sections)), object_id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

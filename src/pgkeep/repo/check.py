@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.extents import ExtentMap, decode_extents
-from pgkeep.format.footer import FooterPlace
 from pgkeep.format.frame import FrameKind, decode_pieces, split_frame
 from pgkeep.format.header import ObjectType
 from pgkeep.format.keyed import HashKeys
 from pgkeep.format.manifest import Entry, EntryType, PackRef, Place, Unit
+from pgkeep.format.tail import FooterPlace
 from pgkeep.repo.backups import Manifest
 from pgkeep.repo.packreader import PackReader, missing_as_damage, runs_of
 from pgkeep.repo.repository import Cluster, Repository

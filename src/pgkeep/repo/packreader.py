@@ -10,11 +10,12 @@ import numpy as np
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.codec import decompress
-from pgkeep.format.footer import Footer, FooterPlace, FrameTable, decode_footer, decode_tail
+from pgkeep.format.footer import Footer, FrameTable, decode_footer
 from pgkeep.format.frame import FrameKind, split_frame
 from pgkeep.format.header import Header, ObjectType, expect_header, page_size_of
 from pgkeep.format.keyed import HashKeys, stored_hash
 from pgkeep.format.limits import HEADER_LENGTH, TAIL_LENGTH
+from pgkeep.format.tail import FooterPlace, decode_tail
 from pgkeep.repo.repository import Repository
 from pgkeep.values.ids import ClusterUuid, ObjectId
 

@@ -14,11 +14,13 @@ import numpy as np
 from pgkeep.clock import Clock
 from pgkeep.format import names
 from pgkeep.format.codec import compress
-from pgkeep.format.footer import U64, FooterPlace, FrameRow, PageTable, encode_footer, frame_table
+from pgkeep.format.footer import U64, PageTable, encode_footer, frame_table
 from pgkeep.format.frame import FrameKind, Piece, encode_pieces
+from pgkeep.format.framerow import FrameRow
 from pgkeep.format.header import Header, ObjectType, pack_specific
 from pgkeep.format.keyed import stored_hash
 from pgkeep.format.limits import FRAME_DATA, PACK_TARGET
+from pgkeep.format.tail import FooterPlace
 from pgkeep.repo.repository import Entropy, Repository, microseconds
 from pgkeep.values.ids import ClusterUuid, ObjectId
 

@@ -1,27 +1,29 @@
 """WAL objects of one system identifier: create, compare, read, list; claims of timelines.
 
-The key is the segment's name and the create is conditional, so a name has one content for ever.  "It exists" is decided
-by the header: equal identity means done, another one is refused.
+1. The key is the segment's name and the create is conditional, so a name has one content for ever.  "It exists" is
+   decided by the header: equal identity means done, another one is refused.
+2. An object that is there may not be durable yet (store/port.py), so "archived already" is said only after the store
+   has refused a `put`.
+3. `wal push` and `wal get` import this file once a segment: no numpy.
+4. Names that are none of WAL are passed by: they are not ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
-from pgkeep.format.codec import compress
-from pgkeep.format.footer import FrameRow, FrameTable, decode_footer, decode_tail, encode_footer, frame_table
-from pgkeep.format.frame import FrameKind, Piece, encode_pieces, split_frame
-from pgkeep.format.header import Header, ObjectType, WalIdentity, expect_header
-from pgkeep.format.keyed import HashKeys, stored_hash
-from pgkeep.format.limits import FRAME_DATA, HEADER_LENGTH, TAIL_LENGTH
+from pgkeep.format.header import ObjectType, WalIdentity, expect_header
+from pgkeep.format.limits import HEADER_LENGTH
 from pgkeep.format.objects import ClaimInfo, decode_info, encode_object
-from pgkeep.repo.packreader import verified_frame
-from pgkeep.repo.repository import Cluster
+from pgkeep.format.walobject import decode_wal, encode_wal
+from pgkeep.repo.repository import Cluster, Repository, cluster_of_system
+from pgkeep.store.port import ObjectStat
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import Segment, WalFileKind, history_name, wal_file_kind
 
@@ -101,73 +103,118 @@ class WalArchive:
         kind = wal_file_kind(name)
         key = self.key(name, flush)
         assert kind is not None
+        repository = self.cluster.repository
         identity = self.identity(name, content, page_address)
-        present = self.head(key, _TYPES[kind])
-        if present is None:
-            header = self.cluster.repository.header(_TYPES[kind], key, clock, identity.encode())
-            parts = _encode_wal(self.cluster.repository.keys, name, content, header, level)
-            try:
-                self.cluster.repository.store.put(key, parts)
-            except Fault as fault:
-                if fault.code != "object-exists":
-                    raise
-                present = self.head(key, _TYPES[kind])
-            else:
-                return True
-        if present != identity:
-            raise Fault(
-                "wal-refused",
-                f"{name} is archived already with other content than this server's",
-                hint="another server archives under the same names (a clone, or a copy rolled back): give this one its"
-                " own repository, or take over with: pgkeep init --adopt",
-                object=key,
-            )
-        return False
+        if (present := self.head(key, _TYPES[kind])) is not None and present != identity:
+            raise _other_content(name, key)
+        header = repository.header(_TYPES[kind], key, clock, identity.encode())
+        try:
+            repository.store.put(key, encode_wal(header, name, content, repository.keys, level))
+        except Fault as fault:
+            if fault.code != "object-exists":
+                raise
+            if self.head(key, _TYPES[kind]) != identity:
+                raise _other_content(name, key) from None
+            return False
+        return True
 
     def read(self, key: str, type_: ObjectType) -> bytes:
         """The verified content of the object under `key`; object-missing, Damaged."""
         repository = self.cluster.repository
         data = repository.store.get(key)
-        owner = names.object_id(key)
-        header = expect_header(data, key, type_=type_, repository=repository.id, object_=owner)
+        header = expect_header(data, key, type_=type_, repository=repository.id, object_=names.object_id(key))
         identity = WalIdentity.decode(header.specific)
-        place = decode_tail(data[-TAIL_LENGTH:], len(data), owner, key)
-        body = data[place.offset : place.offset + place.length]
-        footer = decode_footer(body, data[:HEADER_LENGTH], place, 1, key)
-        content = b"".join(_frames(data, footer.frames, repository.keys, key))
-        if len(content) != identity.length or repository.keys.wal(content) != identity.content_hash:
-            raise Damaged(key, "holds other WAL than its header says")
-        return content
+        if identity.system_id != self.system_id or identity.segment_size != self.segment_size:
+            raise Damaged(key, f"holds WAL of system identifier {identity.system_id}, expected {self.system_id}")
+        return decode_wal(data, header, repository.keys, key)
 
     def segment(self, segment: Segment) -> bytes:
-        """The verified content of a full segment; object-missing, Damaged."""
-        return self.read(self.key(segment.name(self.segment_size)), ObjectType.WAL_SEGMENT)
+        """The verified content of a full segment, `segment_size` bytes; object-missing, Damaged."""
+        key = self.key(segment.name(self.segment_size))
+        content = self.read(key, ObjectType.WAL_SEGMENT)
+        if len(content) != self.segment_size:
+            raise Damaged(key, f"holds {len(content)} bytes of WAL, expected {self.segment_size}")
+        return content
+
+    def partial(self, partial: Partial) -> bytes:
+        """The verified bytes of a partial segment from its start to its flush position; object-missing, Damaged."""
+        content = self.read(partial.key, ObjectType.WAL_PARTIAL)
+        if len(content) != partial.flush - partial.segment.start(self.segment_size):
+            raise Damaged(partial.key, f"holds {len(content)} bytes of WAL, which do not end at {partial.flush}")
+        return content
 
     def history(self, timeline: int) -> bytes:
         """The verified text of a history file; object-missing, Damaged."""
         return self.read(self.key(history_name(timeline)), ObjectType.WAL_HISTORY)
+
+    def stat(self, segment: Segment) -> ObjectStat:
+        """When a full segment was archived (by the store's clock) and the size of its object; object-missing."""
+        return self.cluster.repository.store.stat(self.key(segment.name(self.segment_size)))
 
     def listing(self) -> Listing:
         """Everything there is, by one listing of the store."""
         segments: dict[int, list[int]] = {}
         partials: list[Partial] = []
         histories: list[int] = []
-        for name, key in self._names():
-            if wal_file_kind(name) is WalFileKind.SEGMENT:
-                segment = Segment.parse(name, self.segment_size)
+        for stat in self.cluster.repository.store.list(self._root()):
+            name = stat.key.rsplit("/", 1)[1]
+            if (segment := self._segment(name)) is not None:
                 segments.setdefault(segment.timeline, []).append(segment.number)
             elif wal_file_kind(name) is WalFileKind.HISTORY:
                 histories.append(int(name[:8], 16))
-            elif name[24:33] == ".partial.":
-                segment = Segment.parse(name[:24], self.segment_size)
-                partials.append(Partial(segment, Lsn(int(name[33:], 16)), key))
+            elif (partial := self._partial(name, stat.key)) is not None:
+                partials.append(partial)
         for numbers in segments.values():
             numbers.sort()
         return Listing(segments, tuple(partials), tuple(sorted(histories)))
 
-    def _names(self) -> Iterator[tuple[str, str]]:
-        for stat in self.cluster.repository.store.list(names.wal_root(self.cluster.uuid, self.system_id)):
-            yield stat.key.rsplit("/", 1)[1], stat.key
+    def timelines(self) -> list[int]:
+        """Every timeline that the archive has a folder for, ascending, by one small listing."""
+        found: list[int] = []
+        for part in self.cluster.repository.store.list_parts(self._root()):
+            with suppress(ValueError):
+                found.append(int(part.removesuffix("/"), 16))
+        return found
+
+    def numbers_from(self, timeline: int, number: int) -> Iterator[int]:
+        """The full segments of a timeline from `number` on, ascending; folders are listed as they are needed."""
+        folder = names.wal_timeline(self.cluster.uuid, self.system_id, timeline)
+        first_log = Segment(timeline, number).name(self.segment_size)[8:16]
+        for part in self.cluster.repository.store.list_parts(folder):
+            if not part.endswith("/") or part < first_log:
+                continue
+            for name in self.cluster.repository.store.list_parts(folder + part):
+                segment = self._segment(name)
+                if segment is not None and segment.timeline == timeline and segment.number >= number:
+                    yield segment.number
+
+    def partials_of(self, segment: Segment) -> tuple[Partial, ...]:
+        """The archived partials of one segment, the longest first."""
+        prefix = self.key(segment.name(self.segment_size)) + ".partial."
+        found = (self._partial(stat.key.rsplit("/", 1)[1], stat.key) for stat in self._list(prefix))
+        return tuple(sorted((p for p in found if p is not None), key=lambda p: p.flush, reverse=True))
+
+    def _root(self) -> str:
+        return names.wal_root(self.cluster.uuid, self.system_id)
+
+    def _list(self, prefix: str) -> Iterator[ObjectStat]:
+        return self.cluster.repository.store.list(prefix)
+
+    def _segment(self, name: str) -> Segment | None:
+        try:
+            return Segment.parse(name, self.segment_size)
+        except ValueError:
+            return None
+
+    def _partial(self, name: str, key: str) -> Partial | None:
+        if name[24:33] != ".partial." or (segment := self._segment(name[:24])) is None:
+            return None
+        try:
+            flush = Lsn(int(name[33:], 16))
+        except ValueError:
+            return None
+        inside = segment.start(self.segment_size) < flush <= segment.end(self.segment_size)
+        return Partial(segment, flush, key) if inside else None
 
     def claim(self, timeline: int) -> tuple[int, ClaimInfo | None]:
         """(generation, claim) in force on the timeline; (-1, None) when nobody has claimed it."""
@@ -195,25 +242,19 @@ class WalArchive:
         return True
 
 
-def _encode_wal(keys: HashKeys, name: str, content: bytes | memoryview, header: Header, level: int) -> list[bytes]:
-    view = memoryview(content)
-    rows: list[FrameRow] = []
-    frames: list[bytes] = []
-    for at in range(0, len(view), FRAME_DATA):
-        data = view[at : at + FRAME_DATA]
-        raw = encode_pieces([Piece(name.encode(), at, len(data))]) + data
-        codec, stored = compress(raw, level)
-        digests = stored_hash(stored), keys.frame(raw)
-        rows.append(FrameRow(FrameKind.WAL, codec, len(stored), len(raw), len(data), *digests))
-        frames.append(stored)
-    head = header.encode()
-    ending, _ = encode_footer(head, header.object, frame_table(rows), None)
-    return [head, *frames, *ending]
+def archive_of(repository: Repository, system_id: int) -> WalArchive:
+    """The archive of the cluster that has this system identifier; cluster-unknown."""
+    cluster = cluster_of_system(repository, system_id)
+    incarnation = cluster.incarnation(system_id)
+    assert incarnation is not None
+    return WalArchive(cluster, system_id, incarnation.wal_segment_size)
 
 
-def _frames(data: bytes, table: FrameTable, keys: HashKeys, obj: str) -> Iterator[memoryview]:
-    view = memoryview(data)
-    for index in range(len(table)):
-        at = int(table.offset[index])
-        stored = view[at : at + int(table.stored_length[index])]
-        yield split_frame(verified_frame(table, index, stored, keys, obj), obj)[1]
+def _other_content(name: str, key: str) -> Fault:
+    return Fault(
+        "wal-refused",
+        f"{name} is archived already with other content than this server's",
+        hint="two servers write under the same names (a clone, or a copy that was rolled back): give this one a"
+        " repository of its own, or a timeline of its own (start it once with recovery.signal, which promotes it)",
+        object=key,
+    )

@@ -1,0 +1,76 @@
+"""A WAL object as a whole: header, frames of the file's bytes in order, footer, tail (docs/format/wal.md).
+
+It has a pack's form, so that a reader may fetch a range of it.  `wal push` and `wal get` do one object each: no numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pgkeep.errors import Damaged
+from pgkeep.format.codec import compress, decompress
+from pgkeep.format.frame import FrameKind, Piece, encode_pieces, split_frame
+from pgkeep.format.framerow import FrameRow, decode_frame_rows, encode_frame_rows
+from pgkeep.format.header import Header, WalIdentity
+from pgkeep.format.keyed import HashKeys, stored_hash
+from pgkeep.format.limits import FRAME_DATA, HEADER_LENGTH, TAIL_LENGTH
+from pgkeep.format.section import SectionType, encode_section, read_sections, seal_sections
+from pgkeep.format.tail import close_object, decode_tail
+from pgkeep.values.wal import MAX_SEGMENT_SIZE
+
+
+def encode_wal(header: Header, name: str, content: bytes | memoryview, keys: HashKeys, level: int) -> list[bytes]:
+    """The parts of the object that holds `content`, the bytes of the WAL file `name`."""
+    view = memoryview(content)
+    head = header.encode()
+    rows: list[FrameRow] = []
+    frames: list[bytes] = []
+    for at in range(0, len(view), FRAME_DATA):
+        data = view[at : at + FRAME_DATA]
+        raw = encode_pieces([Piece(name.encode(), at, len(data))]) + data
+        codec, stored = compress(raw, level)
+        digests = stored_hash(stored), keys.frame(raw)
+        rows.append(FrameRow(FrameKind.WAL, codec, len(stored), len(raw), len(data), *digests))
+        frames.append(stored)
+    table = encode_section(SectionType.FRAMES, encode_frame_rows(rows))
+    end = HEADER_LENGTH + sum(map(len, frames))
+    ending, _ = close_object(end, b"".join(seal_sections(head, [table])), header.object)
+    return [head, *frames, *ending]
+
+
+def decode_wal(data: bytes, header: Header, keys: HashKeys, obj: str) -> bytes:
+    """The content of a whole object whose `header` has been checked: every hash is verified, else Damaged."""
+    identity = WalIdentity.decode(header.specific)
+    place = decode_tail(data[-TAIL_LENGTH:], len(data), header.object, obj)
+    footer = memoryview(data)[place.offset : place.offset + place.length]
+    if stored_hash(footer) != place.hash:
+        raise Damaged(obj, "footer damaged (its hash is wrong)")
+    sections = read_sections(footer, data[:HEADER_LENGTH], obj, [SectionType.FRAMES])
+    tables = [section.content for section in sections]
+    if len(tables) != 1:
+        raise Damaged(obj, f"footer with {len(tables)} frame tables, expected one")
+    rows = decode_frame_rows(tables[0], obj)
+    # Before anything is decompressed, so that a forged table cannot make it more than the header says.
+    length = sum(row.data_length for row in rows)
+    if length != identity.length or length > MAX_SEGMENT_SIZE:
+        raise Damaged(obj, f"has frames of {length} bytes, its header says {identity.length}")
+    content = b"".join(_frames(data, rows, place.offset, keys, obj))
+    if len(content) != identity.length or keys.wal(content) != identity.content_hash:
+        raise Damaged(obj, "holds other WAL than its header says")
+    return content
+
+
+def _frames(data: bytes, rows: list[FrameRow], end: int, keys: HashKeys, obj: str) -> Iterator[memoryview]:
+    at = HEADER_LENGTH
+    if at + sum(row.stored_length for row in rows) != end:
+        raise Damaged(obj, f"its frames do not end at byte {end}, where the footer begins")
+    view = memoryview(data)
+    for index, row in enumerate(rows):
+        stored = view[at : at + row.stored_length]
+        at += row.stored_length
+        if row.kind is not FrameKind.WAL or stored_hash(stored) != row.stored_hash:
+            raise Damaged(obj, f"frame {index} is damaged (its hash is wrong)")
+        raw = decompress(row.codec, stored, row.raw_length, f"{obj} frame {index}")
+        if keys.frame(raw) != row.plain_hash:
+            raise Damaged(obj, f"frame {index} holds other content than was written (its keyed hash is wrong)")
+        yield split_frame(raw, obj)[1]
