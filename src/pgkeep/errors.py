@@ -79,6 +79,8 @@ CODES: Final[dict[str, int]] = {
     "recovery-failed": EXIT_FAILED,
     "io": EXIT_FAILED,
     "interrupted": EXIT_INTERRUPTED,
+    # a mistake in pgkeep itself, never raised on purpose
+    "internal": EXIT_FAILED,
 }
 
 
