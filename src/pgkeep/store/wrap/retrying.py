@@ -34,8 +34,8 @@ Compare = Callable[[Store, str, Parts], bool]
 class Patience:
     """`attempts` in all; after the n-th a pause of `first` * 2**(n-1) seconds, at most `longest`.
 
-    Half of each pause is random.  The default gives up after about 4 to 8 seconds: long enough for a restart of a gateway, and short enough
-    for PostgreSQL, which asks archive_command again by itself.
+    Half of each pause is random.  The default gives up after 4 to 8 seconds: long enough for a restart of a
+    gateway, and short enough for PostgreSQL, which asks archive_command again by itself.
     """
 
     attempts: int = 6
