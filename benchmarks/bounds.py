@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Cost
-from benchmarks.race import Course, settle_disk
+from benchmarks.race import Course, settle
 from benchmarks.server import Site
 
 
@@ -30,15 +30,17 @@ class Bound:
 
 
 def bounds(course: Course) -> tuple[Bound, ...]:
-    """Each piece of work once per pair; the disk's file is written first, then read past the page cache."""
+    """Each piece of work once per pair, after a warm-up; the disk is written first, then read past the page cache."""
     site = course.site
     found = []
     disk = site.folder("disk")
-    for _ in range(course.pairs):
+    for number in range(course.pairs + 1):
         for work, folder in (("compress", Path(course.source.data)), ("write", disk), ("read", disk)):
-            settle_disk()
-            found.append(_bound(site, work, folder))
-            course.say(f"  bare {work}: {found[-1].cost.wall:.2f} s wall, {found[-1].rate / 1e6:.0f} MB/s")
+            settle(folder)
+            bound = _bound(site, work, folder)
+            course.say(f"  bare {work}: {bound.cost.wall:.2f} s wall, {bound.rate / 1e6:.0f} MB/s")
+            if number:
+                found.append(bound)
     (disk / "bytes").unlink()
     return tuple(found)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.data import tree_size
 from benchmarks.measure import Line
 from benchmarks.server import PORT, RaceError, Server, Site
 
@@ -51,8 +50,9 @@ class Contender(Protocol):
 
     def backup(self, server: Server) -> tuple[str, ...]: ...
 
-    def stored(self) -> int:
-        """Bytes of the whole repository, the archived WAL included."""
+    @property
+    def repository(self) -> Path:
+        """Where everything is stored, the archived WAL included."""
         ...
 
     def restore(self, target: Path) -> tuple[str, ...]:
@@ -112,8 +112,9 @@ class PgBackRest:
     def backup(self, server: Server) -> tuple[str, ...]:
         return self._command("backup", "--type=full")
 
-    def stored(self) -> int:
-        return tree_size(self._home / "repo1-path")
+    @property
+    def repository(self) -> Path:
+        return self._home / "repo1-path"
 
     def restore(self, target: Path) -> tuple[str, ...]:
         return self._command("restore", f"--pg1-path={target}")
@@ -147,20 +148,17 @@ class PgBaseBackup:
     def archive_command(self) -> str:
         return ""
 
-    @property
-    def _target(self) -> Path:
-        return self.site.work / self.name
-
     def prepare(self, server: Server) -> None:
-        shutil.rmtree(self._target, ignore_errors=True)
+        shutil.rmtree(self.repository, ignore_errors=True)
         self.site.folder(self.name)
 
     def backup(self, server: Server) -> tuple[str, ...]:
-        words = (*self.tuning.split(), "--verbose", "-D", str(self._target), "-d", server.conninfo)
+        words = (*self.tuning.split(), "--verbose", "-D", str(self.repository), "-d", server.conninfo)
         return (self.site.program("pg_basebackup"), *words)
 
-    def stored(self) -> int:
-        return tree_size(self._target)
+    @property
+    def repository(self) -> Path:
+        return self.site.work / self.name
 
     def restore(self, target: Path) -> tuple[str, ...]:
         return ()
@@ -201,8 +199,7 @@ class PgKeep:
         shutil.rmtree(self._home, ignore_errors=True)
         self.site.folder(self.name)
         self._config.write_text(
-            f'[repository]\nurl = "file://{self._home}/repository"\n\n'
-            f'[cluster.main]\nconnection = "{server.conninfo}"\n'
+            f'[repository]\nurl = "file://{self.repository}"\n\n[cluster.main]\nconnection = "{server.conninfo}"\n'
         )
         self.site.own(self._config)
         self.site.run(self.program, "--config", str(self._config), "init")
@@ -210,8 +207,9 @@ class PgKeep:
     def backup(self, server: Server) -> tuple[str, ...]:
         return (self.program, "--config", str(self._config), "backup", "--checkpoint", "fast")
 
-    def stored(self) -> int:
-        return tree_size(self._home / "repository")
+    @property
+    def repository(self) -> Path:
+        return self._home / "repository"
 
     def restore(self, target: Path) -> tuple[str, ...]:
         return (self.program, "--config", str(self._config), "restore", str(target), "--latest")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders import Contender, Phases
-from benchmarks.data import DataSet, digest
+from benchmarks.data import DataSet, digest, tree_size
 from benchmarks.measure import Cost, tree_ticks
 from benchmarks.server import RaceError, Server, Site, running
 
@@ -41,6 +41,11 @@ class Run:
     phases: Phases
     server_cpu: float
     stored: int
+
+    @property
+    def other_cpu(self) -> float:
+        """CPU seconds of the rest of the machine: the kernel's writing back, and whoever disturbed the race."""
+        return max(0.0, self.cost.machine - self.cost.cpu - self.server_cpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,13 @@ def clusters(course: Course) -> Iterator[dict[str, Server]]:
         yield servers
 
 
-def settle_disk() -> None:
-    """What earlier runs wrote must not be paid for by the next one."""
+def settle(read: Path) -> None:
+    """The same state before every run: what it will read is in the page cache, nothing waits to be written."""
+    for path in read.rglob("*"):
+        # A running server and its archiver remove files meanwhile.
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError), path.open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
     os.sync()
 
 
@@ -118,11 +128,11 @@ def backup_race(course: Course, servers: dict[str, Server]) -> Result:
         _await_archiver(server)
         contender.prepare(server)
         server.sql("checkpoint")
-        settle_disk()
+        settle(server.data)
         before = tree_ticks(server.pid)
         cost = server.site.race(contender.backup(server))
         spent = tree_ticks(server.pid) - before
-        return Run(contender.name, cost, contender.phases(cost.lines), spent, contender.stored())
+        return Run(contender.name, cost, contender.phases(cost.lines), spent, tree_size(contender.repository))
 
     return _race(course, "backup", course.field, once)
 
@@ -138,7 +148,7 @@ def restore_race(course: Course) -> Result:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(mode=0o700)
         site.own(target)
-        settle_disk()
+        settle(contender.repository)
         cost = site.race(contender.restore(target))
         return Run(contender.name, cost, Phases(), 0.0, 0)
 

@@ -52,6 +52,7 @@ _COLUMNS = (
     _Column("wall s", lambda run: run.cost.wall, ".2f"),
     _Column("CPU s", lambda run: run.cost.cpu, ".2f"),
     _Column("PSS MB", lambda run: run.cost.peak_pss, ".0f", 1e6),
+    _Column("other CPU s", lambda run: run.other_cpu, ".2f"),
 )
 _BACKUP_COLUMNS = (
     _Column("stored MB", lambda run: run.stored, ".0f", 1e6),
