@@ -6,6 +6,8 @@ Exit status: 0 when every tool did its work, 1 when one failed or restored somet
 from __future__ import annotations
 
 import argparse
+import compileall
+import importlib.util
 import os
 import shutil
 import sys
@@ -45,11 +47,11 @@ def _parser() -> argparse.ArgumentParser:
     who = f"comma-separated, the reference first, of {', '.join(NAMES)} (default: those that are found)"
     postgres = "PostgreSQL's bin folder (default: version 17 from where the tests get it)"
     account = "account for servers and tools when started as root (default: %(default)s)"
-    parser.add_argument("races", nargs="*", metavar="RACE", help=races)
+    parser.add_argument("races", nargs="*", metavar="RACE", type=_race, help=races)
     parser.add_argument("--work", type=Path, default=Path("/var/tmp/pgkeep-bench"), help=work)
     parser.add_argument("--scale", choices=sorted(SCALES), default="full", help=scale)
-    parser.add_argument("--pairs", type=int, default=5, help="timed rounds after the warm-up (default: 5)")
-    parser.add_argument("--contenders", help=who)
+    parser.add_argument("--pairs", type=_positive, default=5, help="timed rounds after the warm-up (default: 5)")
+    parser.add_argument("--contenders", type=_contenders, help=who)
     parser.add_argument("--pgkeep", default=shutil.which("pgkeep"), help="program (default: from PATH)")
     parser.add_argument("--pgbackrest", default=shutil.which("pgbackrest"), help="program (default: from PATH)")
     parser.add_argument("--postgres", type=Path, help=postgres)
@@ -58,12 +60,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _race(word: str) -> str:
+    if word not in (*RACES, "data"):
+        raise argparse.ArgumentTypeError(f"no such race: {word}; there are {', '.join(RACES)} and data")
+    return word
+
+
+def _positive(word: str) -> int:
+    if not word.isdecimal() or int(word) == 0:
+        raise argparse.ArgumentTypeError(f"not a number of pairs: {word}")
+    return int(word)
+
+
+def _contenders(words: str) -> list[str]:
+    names = words.split(",")
+    if unknown := sorted(set(names) - set(NAMES)):
+        raise argparse.ArgumentTypeError(f"no contender: {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    return names
+
+
 def _run(options: argparse.Namespace, console: Console) -> None:
     races = options.races or list(RACES)
-    if unknown := set(races) - {*RACES, "data"}:
-        raise RaceError(f"no such race: {', '.join(sorted(unknown))}; there are {', '.join(RACES)}")
     options.work.mkdir(parents=True, exist_ok=True)
     account = options.account if os.geteuid() == 0 else None
+    _compile_pgkeep()
     site = Site(options.work.resolve(), find_programs(options.postgres), account)
     field = contenders(site, _names(options, console), options.pgkeep, options.pgbackrest)
     source = data_set(site, SCALES[options.scale])
@@ -83,10 +103,16 @@ def _run(options: argparse.Namespace, console: Console) -> None:
         console.print(f"every run: {path}", highlight=False)
 
 
+def _compile_pgkeep() -> None:
+    """pip compiles what it installs; an editable checkout, which the account may not write to, is compiled here."""
+    if (found := importlib.util.find_spec("pgkeep")) is not None and found.origin is not None:
+        compileall.compile_dir(Path(found.origin).parent, quiet=2)
+
+
 def _names(options: argparse.Namespace, console: Console) -> list[str]:
     if options.contenders:
-        return str(options.contenders).split(",")
-    there = {"pgkeep": options.pgkeep, "pgbackrest": options.pgbackrest, "pg_basebackup": True}
+        return list(options.contenders)
+    there = {"pgbackrest": options.pgbackrest, "pgkeep": options.pgkeep, "pg_basebackup": True}
     for name in (name for name, program in there.items() if not program):
         console.print(f"{name}: program not found, so it does not race")
     return [name for name, program in there.items() if program]

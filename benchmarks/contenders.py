@@ -219,7 +219,7 @@ class PgKeep:
 
 
 def contenders(site: Site, names: Sequence[str], pgkeep: str | None, pgbackrest: str | None) -> tuple[Contender, ...]:
-    """The named ones, in that order.  RaceError for a name that is unknown or whose program was not found."""
+    """Those of NAMES that are asked for, in that order.  RaceError when the program of one was not found."""
     made: list[Contender] = []
     for name in names:
         match name:
@@ -229,10 +229,8 @@ def contenders(site: Site, names: Sequence[str], pgkeep: str | None, pgbackrest:
                 made.append(PgBackRest(site, pgbackrest, block=name == "pgbackrest"))
             case "pg_basebackup":
                 made.append(PgBaseBackup(site))
-            case "pgkeep" | "pgbackrest" | "pgbackrest-no-block":
-                raise RaceError(f"{name}: program not found; name it, or leave it out with --contenders")
             case _:
-                raise RaceError(f"{name!r} is no contender; there are {', '.join(NAMES)}")
+                raise RaceError(f"{name}: program not found; name it by option, or leave it out with --contenders")
     return tuple(made)
 
 
