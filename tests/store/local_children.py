@@ -1,4 +1,4 @@
-"""Programs that test_local starts, because they die, lose their rights, or mount.
+"""Programs that test_local_hardship starts, because they die, lose their rights, or mount.
 
 `python -m tests.store.local_children NAME ARGUMENTS`; each ends with status 0 when what it asserts holds.
 """
@@ -161,6 +161,22 @@ def unmounted(root: str) -> None:
     ):
         assert code_of(call) == "store-unreachable"
     assert os.listdir(root) == []
+
+
+def mounted_anew(root: str) -> None:
+    """In a private mount namespace: a second mount in the first one's place has another device number."""
+    _mount(root, "size=2m")
+    store = LocalStore(root)
+    store.put("a/b", [b"x"])
+    before = os.stat(root)
+    _mount(root, "size=2m")
+    after = os.stat(root)
+    assert before.st_dev != after.st_dev
+    assert before.st_ino == after.st_ino
+    store.put("a/b", [b"y"])
+    assert store.get("a/b") == b"y"
+    subprocess.run(["umount", root], check=True)
+    assert store.get("a/b") == b"x"
 
 
 def _mount(root: str, options: str) -> None:

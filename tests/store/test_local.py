@@ -1,16 +1,13 @@
-"""LocalStore passes the contract, also without hard links; and keeps it when killed, full, unmounted or shut out."""
+"""LocalStore passes the contract, also without hard links, in the order of steps that durability needs."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pickle
-import random
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,21 +15,12 @@ from typing import Any
 
 import pytest
 
-from pgkeep.errors import Fault
 from pgkeep.store import files
 from pgkeep.store.local import LocalStore
 from pgkeep.store.port import Store
-from tests.requirements import need
 from tests.store.contract import StoreContract, in_threads, listed, raises
-from tests.store.local_children import content_of, everything_under
-
-HERE = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> str:
-    LocalStore.create(tmp_path / "store")
-    return str(tmp_path / "store")
+from tests.store.local_children import everything_under
+from tests.store.starting import HERE, failing
 
 
 class TestLocalContract(StoreContract):
@@ -49,47 +37,6 @@ class TestLocalContractWithoutHardLinks(TestLocalContract):
     @pytest.fixture(autouse=True)
     def no_links(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "link", failing(errno.EPERM))
-
-
-def failing(number: int) -> Callable[..., Any]:
-    def fail(*_args: Any, **_kwargs: Any) -> Any:
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
-def child(*arguments: str, command: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
-    """A program of local_children, started but not awaited."""
-    return subprocess.Popen(
-        [*command, sys.executable, "-m", "tests.store.local_children", *arguments],
-        cwd=HERE,
-        env={**os.environ, "PYTHONPATH": f"{HERE}/src"},
-        stdout=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def run_child(*arguments: str, command: tuple[str, ...] = ()) -> str:
-    with child(*arguments, command=command, stderr=subprocess.PIPE) as process:
-        output, complaint = process.communicate(timeout=120)
-    assert process.returncode == 0, complaint
-    return output
-
-
-def private_mounts() -> tuple[str, ...]:
-    """The command that gives a program its own mounts, which end with it."""
-    command = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--map-root-user", "--mount")
-    try:
-        tried = subprocess.run([*command, "true"], capture_output=True, text=True)
-    except FileNotFoundError:
-        need("mount-namespace", "there is no unshare(1)")
-    if tried.returncode:
-        need("mount-namespace", tried.stderr.strip())
-    return command
-
-
-# --- durability and atomicity
 
 
 @pytest.fixture
@@ -164,83 +111,6 @@ def test_create_makes_the_root_durable(tmp_path: Path, steps: list[tuple[str, st
     ]
 
 
-def test_a_put_that_dies_at_any_system_call_shows_all_or_nothing(tmp_path: Path) -> None:
-    points = int(run_child("die_at_every_system_call", str(tmp_path)))
-    whole = content_of("x") + content_of("y")
-    shown = []
-    for number in range(1, points + 1):
-        if not (tmp_path / str(number)).is_dir():
-            continue  # died before the root was made
-        store = LocalStore(tmp_path / str(number))
-        shown.append(listed(store) == ["a/b/c"])
-        assert store.list_parts() == (["a/"] if shown[-1] else [])
-        if not shown[-1]:
-            with raises("object-missing"):
-                store.get("a/b/c")
-            store.put("a/b/c", [whole])
-        assert store.get("a/b/c") == whole
-        store.remove_leftovers(0)
-        assert everything_under(str(tmp_path / str(number))) == ["c"]
-    assert shown == sorted(shown)
-    assert shown.count(False) > 10
-    assert shown.count(True) > 3
-
-
-def test_a_killed_writer_leaves_whole_objects_and_nothing_else(tmp_path: Path) -> None:
-    chance = random.Random(20260507)
-    cut_short = 0
-    for turn in range(60):
-        if turn >= 8 and cut_short >= 3:
-            break
-        root = str(tmp_path / str(turn))
-        LocalStore.create(root)
-        begun, done = kill_after(root, chance.uniform(0.0, 0.06))
-        store = LocalStore(root)
-        assert set(done) <= set(listed(store)) <= set(begun)
-        for key in listed(store):
-            assert store.get(key) == content_of(key)
-        cut_short += store.remove_leftovers(0) > 0
-        assert len(everything_under(root)) == len(listed(store))
-    assert cut_short >= 3, "no kill ever met a put in the middle"
-
-
-def kill_after(root: str, seconds: float) -> tuple[list[str], list[str]]:
-    """Start put_for_ever, kill it; the keys that it had begun, and those whose put had returned."""
-    with child("put_for_ever", root) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        lines = [line.split() for line in (first + process.stdout.read()).splitlines()]
-    assert process.returncode == -signal.SIGKILL
-    return ([key for word, key in lines if word == "begun"], [key for word, key in lines if word == "done"])
-
-
-def test_of_racing_processes_exactly_one_wins(root: str) -> None:
-    writers = "abc"
-    racers = [child("race", root, writer, stdin=subprocess.PIPE) for writer in writers]
-    try:
-        for number in range(40):
-            answers = [ask(racer, f"race/{number}/claim") for racer in racers]
-            results = [answer() for answer in answers]
-            assert sorted(results) == ["done", "object-exists", "object-exists"]
-            winner = writers[results.index("done")]
-            assert LocalStore(root).get(f"race/{number}/claim") == winner.encode() * 50_000
-    finally:
-        for racer in racers:
-            racer.communicate(timeout=60)
-    assert [racer.returncode for racer in racers] == [0, 0, 0]
-
-
-def ask(racer: subprocess.Popen[str], key: str) -> Callable[[], str]:
-    """Send the key now; read the answer when called."""
-    assert racer.stdin is not None
-    assert racer.stdout is not None
-    racer.stdin.write(key + "\n")
-    racer.stdin.flush()
-    return lambda: racer.stdout.readline().strip()  # type: ignore[union-attr]
-
-
 @pytest.mark.parametrize("broken", ["write", "fsync", "link"])
 @pytest.mark.parametrize(
     ("number", "code"),
@@ -293,82 +163,6 @@ def test_an_error_after_the_link_is_ambiguous(root: str, monkeypatch: pytest.Mon
         LocalStore(root).put("a/b", [b"x"])
 
 
-def test_short_writes_and_reads_are_continued(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, pread = os.write, os.pread
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
-    monkeypatch.setattr(os, "pread", lambda fd, length, start: pread(fd, min(length, 7), start))
-    store = LocalStore(root)
-    store.put("a", [bytes(range(100)), b"", bytes(range(100, 200))])
-    assert store.get("a") == bytes(range(200))
-    assert store.get("a", 150, 20) == bytes(range(150, 170))
-
-
-def test_a_network_file_system_may_report_its_own_success_as_a_clash(
-    root: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    link = os.link
-
-    def link_twice(source: str, target: str) -> None:
-        link(source, target)
-        link(source, target)
-
-    monkeypatch.setattr(os, "link", link_twice)
-    LocalStore(root).put("a/b", [b"mine"])
-    assert everything_under(root) == ["b"]
-    assert LocalStore(root).get("a/b") == b"mine"
-
-
-@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS])
-def test_every_way_to_say_no_hard_links_leads_to_the_rename(
-    root: str, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    monkeypatch.setattr(os, "link", failing(number))
-    LocalStore(root).put("a/b", [b"x"])
-    with raises("object-exists"):
-        LocalStore(root).put("a/b", [b"y"])
-    assert everything_under(root) == ["b"]
-    assert LocalStore(root).get("a/b") == b"x"
-
-
-@pytest.mark.parametrize("missing", ["libc", "file system"])
-def test_without_links_and_without_a_safe_rename_nothing_is_written(
-    root: str, monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    import ctypes
-
-    class Libc:
-        def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-            if missing == "file system":
-                self.renameat2 = lambda *_: -1
-
-    monkeypatch.setattr(os, "link", failing(errno.EPERM))
-    monkeypatch.setattr(ctypes, "CDLL", Libc)
-    monkeypatch.setattr(ctypes, "get_errno", lambda: errno.EINVAL)
-    with pytest.raises(Fault, match="neither hard links") as caught:
-        LocalStore(root).put("a/b", [b"x"])
-    assert caught.value.code == "store-denied"
-    assert everything_under(root) == []
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF])
-def test_a_file_system_that_cannot_sync_directories_is_bearable(
-    root: str, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    fsync = os.fsync
-
-    def only_files(descriptor: int) -> None:
-        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
-            raise OSError(number, os.strerror(number))
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", only_files)
-    store = LocalStore(root)
-    store.put("a/b", [b"x"])
-    assert store.get("a/b") == b"x"
-    store.delete("a/b")
-    assert listed(store) == []
-
-
 def test_a_put_outlives_deletes_that_take_its_folders(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     create = files.create_temporary
     lost: list[str] = []
@@ -392,9 +186,6 @@ def test_a_put_that_always_loses_its_folder_gives_up(root: str, monkeypatch: pyt
         LocalStore(root).put("a/b/c", [b"x"])
 
 
-# --- rights and media
-
-
 def test_what_is_written_is_private(root: str) -> None:
     before = os.umask(0)
     try:
@@ -403,39 +194,6 @@ def test_what_is_written_is_private(root: str) -> None:
         os.umask(before)
     modes = [os.stat(f"{root}{path}").st_mode & 0o7777 for path in ("", "/a", "/a/b")]
     assert modes == [0o700, 0o700, 0o600]
-
-
-def test_a_limit_on_file_sizes_is_a_full_store(root: str) -> None:
-    run_child("limited_file_size", root)
-
-
-@pytest.mark.parametrize("program", ["full_disk", "read_only_mount", "unmounted"])
-def test_on_a_file_system_of_its_own(root: str, program: str) -> None:
-    run_child(program, root, command=private_mounts())
-
-
-def test_an_account_without_rights_is_told(request: pytest.FixtureRequest) -> None:
-    # Not below pytest's own directory, which other accounts cannot enter.
-    place = tempfile.mkdtemp(prefix="pgkeep-store-")
-    request.addfinalizer(lambda: remove_tree(place))
-    os.chmod(place, 0o755)
-    for name in ("closed", "readable", "partly"):
-        LocalStore.create(f"{place}/{name}").put("there", [b"x"])
-    LocalStore(f"{place}/readable").put("secret", [b"x"])
-    os.chmod(f"{place}/readable/there", 0o444)
-    os.chmod(f"{place}/readable/secret", 0)
-    os.chmod(f"{place}/readable", 0o555)
-    os.chmod(f"{place}/closed", 0)
-    os.mkdir(f"{place}/partly/packs", 0)
-    os.chmod(f"{place}/partly", 0o755)
-    run_child("without_rights", place)
-
-
-def remove_tree(place: str) -> None:
-    for folder, folders, _ in os.walk(place):
-        for name in folders:
-            os.chmod(f"{folder}/{name}", 0o700)
-    shutil.rmtree(place)
 
 
 CALLS: dict[str, Callable[[LocalStore], Any]] = {
@@ -496,9 +254,6 @@ def test_create_takes_a_directory_that_is_there(root: str) -> None:
 def test_a_relative_root_is_a_mistake(path: str) -> None:
     with pytest.raises(ValueError, match="not an absolute path"):
         LocalStore(path)
-
-
-# --- foreign files and leftovers
 
 
 def test_foreign_names_are_passed_by(root: str) -> None:
@@ -563,9 +318,6 @@ def test_a_put_whose_file_is_cleared_away_fails_and_shows_nothing(root: str, mon
     with raises("store-unreachable"):
         LocalStore(root).put("a/b", [b"x"])
     assert listed(LocalStore(root)) == []
-
-
-# --- in and between processes
 
 
 def test_an_instance_may_be_sent_to_another_process(root: str) -> None:

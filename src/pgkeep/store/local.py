@@ -5,8 +5,8 @@ Rules of this file:
 1. A `put` writes a temporary file in the object's own directory, makes it and every directory above it durable,
    and only then links it to its name; link(2) refuses to replace.  So a crash before the link leaves a
    file that no listing shows (`remove_leftovers` takes it away), and after it the whole object.
-2. The root is made by `LocalStore.create` alone.  A root that is missing, or that suddenly lies on another
-   device (its file system was unmounted), is `store-unreachable`, and never looks like an empty store.
+2. The root is made by `LocalStore.create` alone.  A root that is missing, or that is suddenly another directory
+   (its file system was unmounted), is `store-unreachable`, and never looks like an empty store.
 3. Files get mode 0600 and directories 0700; a umask can narrow that, nothing here widens it.
 4. Names that are no key parts ('.snapshot', 'lost+found', '@eaDir') are not ours: listings pass them by.
 5. `wal push` and `wal get` import this file: the standard library, errors and keys, nothing slow at the top
@@ -35,7 +35,7 @@ _PLAIN_URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 class LocalStore:
     """A `port.Store` on a directory; instances are small, may be pickled, and may be shared by threads.
 
-    An instance is meant for one job: it remembers the device of its root, so that an unmount in mid-job shows.
+    An instance remembers the directory that it first found at its root, so that an unmount in mid-job shows.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -44,7 +44,7 @@ class LocalStore:
         if not path.startswith("/"):
             raise ValueError(f"not an absolute path: {path!r}")
         self._root = path.rstrip("/") or "/"
-        self._device: int | None = None
+        self._identity: tuple[int, int] | None = None  # device and inode of the root
 
     @classmethod
     def create(cls, root: str | os.PathLike[str]) -> LocalStore:
@@ -160,7 +160,7 @@ class LocalStore:
     # -- the root
 
     def _check_root(self) -> None:
-        """Fault unless the root is a directory on the device where this instance first saw it."""
+        """Fault unless the root is a directory, and the one that this instance saw before."""
         try:
             found = os.stat(self._root)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -169,10 +169,12 @@ class LocalStore:
             raise files.fault_of(error, self._root, "/") from error
         if not modes.S_ISDIR(found.st_mode):
             raise self._gone("is no directory")
-        if self._device is None:
-            self._device = found.st_dev
-        elif self._device != found.st_dev:
-            raise self._gone("lies on another device than before")
+        device, inode = self._identity or (found.st_dev, found.st_ino)
+        # Mounted anew (autofs does it by itself), a file system may get another device number and keeps its
+        # inodes; the bare mount point has neither.
+        if device != found.st_dev and inode != found.st_ino:
+            raise self._gone("is another directory than before")
+        self._identity = (found.st_dev, found.st_ino)
 
     def _gone(self, found: str) -> Fault:
         return Fault(
