@@ -46,8 +46,9 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the archive of one system identifier holds."""
+    """What the archive of one system identifier holds; `segment_size` in bytes."""
 
+    segment_size: int
     segments: dict[int, list[int]]
     """By timeline, ascending segment numbers."""
     partials: tuple[Partial, ...]
@@ -91,6 +92,12 @@ class WalArchive:
             raise
         header = expect_header(head, key, type_=type_, repository=repository.id, object_=names.object_id(key))
         return WalIdentity.decode(header.specific)
+
+    def holds(self, name: str, content: bytes | memoryview, page_address: int) -> bool:
+        """True when exactly `content` is there under `name` (no partial), durable or not.  Damaged."""
+        kind = wal_file_kind(name)
+        assert kind is not None
+        return self.head(self.key(name), _TYPES[kind]) == self.identity(name, content, page_address)
 
     def put(
         self, name: str, content: bytes | memoryview, page_address: int, clock: Clock, *, flush: Lsn | None = None,
@@ -166,7 +173,7 @@ class WalArchive:
                 partials.append(partial)
         for numbers in segments.values():
             numbers.sort()
-        return Listing(segments, tuple(partials), tuple(sorted(histories)))
+        return Listing(self.segment_size, segments, tuple(partials), tuple(sorted(histories)))
 
     def timelines(self) -> list[int]:
         """Every timeline that the archive has a folder for, ascending, by one small listing."""

@@ -114,7 +114,7 @@ class History:
     def parse(cls, timeline: int, text: str) -> Self:
         """Read a .history file (readTimeLineHistory); ValueError for lines it would refuse."""
         switches: list[Switch] = []
-        for line in text.splitlines():
+        for line in text.split("\n"):  # splitlines() would also break a reason's text at other separators
             stripped = line.strip()
             if not stripped or stripped.startswith("#"):
                 continue

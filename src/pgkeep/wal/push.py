@@ -1,0 +1,172 @@
+"""`wal push`: one file of pg_wal into the repository, durably, or a Fault (archive_command, manual 26.3.1).
+
+1. Nothing that PostgreSQL does not archive is taken, and nothing whose content does not agree with its name: a
+   segment's header must show this cluster, its size, and the address that its name says.  Not its timeline: the first
+   segment of a new timeline begins with pages of its parent.
+2. Another instance's timeline is refused, unless the very same bytes are archived already.
+3. A partial segment belongs to the timeline that a promotion left, which another instance may well have claimed.  So
+   it needs no claim: it is stored under the position where its WAL ends, beside other servers' partials.
+4. Bytes behind the last valid page of a partial are leftovers of the file's former life, and are not stored.
+"""
+
+from __future__ import annotations
+
+import os
+import stat as modes
+from dataclasses import dataclass
+from typing import Final
+
+from pgkeep.clock import Clock
+from pgkeep.errors import Fault
+from pgkeep.pg.controlfile import ControlFile
+from pgkeep.pg.walfile import LONG_HEADER_SIZE, check_segment, parse_header, valid_until
+from pgkeep.repo.repository import Entropy, Repository
+from pgkeep.repo.walarchive import WalArchive, archive_of
+from pgkeep.store import files
+from pgkeep.values.lsn import Lsn
+from pgkeep.values.wal import MAX_SEGMENT_SIZE, History, WalFileKind, timeline_of, wal_file_kind
+from pgkeep.wal.claims import Instance, claimed_by_other, foreign_claim, read_instance
+
+MAX_TEXT: Final = 16 << 20
+"""Bytes of a .history or .backup file at most; real ones have some hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushOutcome:
+    """A file that the repository holds durably: `new` is False when it did before."""
+
+    name: str
+    kind: WalFileKind
+    key: str
+    length: int
+    """Bytes of WAL or text under the key."""
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What is to be stored: `flush` is the end of the WAL in a partial segment, None for all else."""
+
+    content: bytes
+    page_address: int = 0
+    flush: Lsn | None = None
+
+
+def push(
+    repository: Repository,
+    path: str,
+    clock: Clock,
+    *,
+    data_directory: str | os.PathLike[str] = ".",
+    level: int = 1,
+    entropy: Entropy = os.urandom,
+) -> PushOutcome:
+    """Archive the file at `path` (archive_command's %p) of the cluster in `data_directory` (its working directory).
+
+    Returns only when the file is durable in the repository.  Faults: wal-refused (not WAL, not what its name says,
+    other content archived before), wal-claimed, cluster-mismatch, cluster-unknown, io, and the store's.
+    """
+    name = os.path.basename(path)
+    kind = wal_file_kind(name)
+    if kind is None:
+        raise _refused(name, "it is not WAL", "archive_command's %p names segments, .partial, .history and .backup")
+    instance = read_instance(data_directory, entropy)
+    archive = _archive(repository, instance.control)
+    judged = _judge(kind, name, _read_unchanged(path), instance.control)
+    if kind is not WalFileKind.PARTIAL:
+        _check_claim(archive, name, judged, instance, clock)
+    new = archive.put(name, judged.content, judged.page_address, clock, flush=judged.flush, level=level)
+    return PushOutcome(name, kind, archive.key(name, judged.flush), len(judged.content), new)
+
+
+def _archive(repository: Repository, control: ControlFile) -> WalArchive:
+    archive = archive_of(repository, control.system_identifier)
+    if archive.segment_size != control.wal_segment_size:
+        raise Fault(
+            "wal-refused",
+            f"this server has {control.wal_segment_size}-byte WAL segments, the archive of system identifier"
+            f" {control.system_identifier} has {archive.segment_size}-byte ones",
+            hint="after pg_resetwal --wal-segsize, archive into a new repository",
+        )
+    return archive
+
+
+def _judge(kind: WalFileKind, name: str, content: bytes, control: ControlFile) -> _Judged:
+    if kind in (WalFileKind.SEGMENT, WalFileKind.PARTIAL):
+        return _judge_segment(kind, name, content, control)
+    if not content or len(content) > MAX_TEXT:
+        raise _refused(name, f"it has {len(content)} bytes", f"a {kind.value} file is a short text")
+    if kind is WalFileKind.HISTORY:
+        _check_history(name, content)
+    elif not content.startswith(b"START WAL LOCATION: "):
+        raise _refused(name, "it does not begin with START WAL LOCATION", "PostgreSQL's backup history files do")
+    return _Judged(content)
+
+
+def _judge_segment(kind: WalFileKind, name: str, content: bytes, control: ControlFile) -> _Judged:
+    if len(content) != control.wal_segment_size:
+        raise _refused(
+            name, f"it has {len(content)} bytes", f"this server's segments have {control.wal_segment_size}"
+        )
+    segment = check_segment(
+        parse_header(content[:LONG_HEADER_SIZE]), name, len(content), control.system_identifier
+    )
+    start = segment.start(control.wal_segment_size)
+    if kind is WalFileKind.SEGMENT:
+        return _Judged(content, start)
+    flush = valid_until(lambda offset, length: content[offset : offset + length])
+    return _Judged(content[: flush - start], start, flush)
+
+
+def _check_history(name: str, content: bytes) -> None:
+    timeline = timeline_of(name)
+    try:
+        history = History.parse(timeline, content.decode("utf-8", "replace"))
+    except ValueError as error:
+        raise _refused(name, f"it is no timeline history ({error})", "PostgreSQL could not read it") from None
+    if not history.switches:
+        raise _refused(name, f"it says of no timeline that {timeline} comes from it", "PostgreSQL writes at least one")
+
+
+def _check_claim(archive: WalArchive, name: str, judged: _Judged, instance: Instance, clock: Clock) -> None:
+    """Pass when the timeline is ours, or when there is nothing left to write; wal-claimed otherwise."""
+    claim = foreign_claim(archive, timeline_of(name), instance, clock)
+    if claim is not None and not archive.holds(name, judged.content, judged.page_address):
+        raise claimed_by_other(name, claim)
+
+
+def _read_unchanged(path: str) -> bytes:
+    """The whole file, if it is a regular one that nobody wrote to while it was read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            before = os.fstat(descriptor)
+            if not modes.S_ISREG(before.st_mode) or before.st_size > MAX_SEGMENT_SIZE:
+                found = f"it is no regular file of at most {MAX_SEGMENT_SIZE} bytes"
+                raise _refused(os.path.basename(path), found, "every file of pg_wal is one")
+            content = files.read_range(descriptor, 0, before.st_size)
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise Fault(
+            "io",
+            f"{path} could not be read: {error.strerror}",
+            hint="archive_command runs in the data directory, and %p is relative to it",
+            path=path,
+        ) from error
+    if len(content) != before.st_size or _stamp(before) != _stamp(after):
+        raise _refused(os.path.basename(path), "it changed while it was read", "a finished WAL file stays as it is")
+    return content
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def _refused(name: str, found: str, expected: str) -> Fault:
+    return Fault(
+        "wal-refused",
+        f"{name!r} is not archived: {found}, but {expected}",
+        hint="archive_command should be: pgkeep --config FILE wal push %p",
+    )
