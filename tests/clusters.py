@@ -62,12 +62,11 @@ class Cluster:
         return (self.datadir / "PG_VERSION").read_text().strip()
 
     def connect(self, dbname: str = "postgres", **options: Any) -> psycopg.Connection[tuple[Any, ...]]:
-        """An autocommit connection as the superuser."""
-        return psycopg.connect(self.instance.conninfo(dbname), autocommit=True, **options)
+        """An autocommit connection as the superuser, in UTF-8 whatever the database's encoding."""
+        settings = {"client_encoding": "UTF8"} | options
+        return psycopg.connect(self.instance.conninfo(dbname), autocommit=True, **settings)
 
-    def sql(
-        self, query: str, params: Sequence[Any] | None = None, dbname: str = "postgres"
-    ) -> list[tuple[Any, ...]]:
+    def sql(self, query: str, params: Sequence[Any] | None = None, dbname: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement in a connection of its own; its rows, or [] when it returns none."""
         with self.connect(dbname) as connection:
             cursor = connection.execute(query.encode(), params)

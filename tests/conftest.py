@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,13 +21,13 @@ from typing import Any, Protocol
 
 import pytest
 from hypothesis import settings as hypothesis_settings
-from tests import requirements, servers
-from tests.clusters import QUICK_SETTINGS, Cluster
 
 from pgkeep.pg.account import Account, give, give_tree, server_account
 from pgkeep.pg.instance import InitOptions, Instance, initdb, socket_directory
 from pgkeep.pg.programs import Programs
 from pgkeep.pg.runtime import command_for
+from tests import requirements, servers
+from tests.clusters import QUICK_SETTINGS, Cluster
 
 _FOREIGN = re.compile(r"PG(?!KEEP_(CACHE|REQUIRE)$)|AWS_|GOOGLE_|AZURE_|GCS_|S3_")
 _SPEC = re.compile(r"\s*(>=|<=|==|>|<)?\s*(\d+)\s*")
@@ -283,6 +284,29 @@ def serve(pg_major: int, server_user: Account) -> Iterator[Serve]:
         yield run
 
 
+class MakeStandby(Protocol):
+    """See the fixture `standby_of`."""
+
+    def __call__(self, primary: Cluster, name: str = ...) -> Cluster: ...
+
+
+@pytest.fixture
+def standby_of(serve: Serve) -> MakeStandby:
+    """Makes a hot standby that streams from a running cluster: `standby_of(primary)`; stopped at the end."""
+
+    def make(primary: Cluster, name: str = "standby") -> Cluster:
+        datadir = primary.home / name
+        primary.run("pg_basebackup", "-D", str(datadir), "-X", "stream", "-c", "fast", "--write-recovery-conf")
+        standby = serve(datadir)
+        for _ in range(600):
+            if standby.value("SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"):
+                return standby
+            time.sleep(0.05)
+        raise AssertionError(f"the standby does not stream; its log ends: {standby.instance.log_tail()}")
+
+    return make
+
+
 def _cluster_on(
     datadir: Path,
     programs: Programs,
@@ -294,6 +318,7 @@ def _cluster_on(
 ) -> Cluster:
     sockets = stack.enter_context(socket_directory(account))
     log = datadir.parent / f"{datadir.name}.log"
-    instance = Instance(programs, datadir, account, sockets, log, settings=settings, env=env)
+    surroundings = servers.library_path(programs) | env
+    instance = Instance(programs, datadir, account, sockets, log, settings=settings, env=surroundings)
     stack.callback(instance.stop, "immediate")
     return Cluster(instance, datadir.parent)

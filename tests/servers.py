@@ -66,6 +66,16 @@ def programs_of(major: int) -> Programs | str:
         return str(error)
 
 
+def library_path(programs: Programs) -> dict[str, str]:
+    """What a fetched server needs in its environment to find its own libpq.
+
+    Its libpqwalreceiver has no RPATH and would take the system's libpq, perhaps one too old for its options.
+    """
+    if cache_directory() not in programs.bindir.parents:
+        return {}
+    return {"LD_LIBRARY_PATH": str(programs.bindir.parent / "lib")}
+
+
 def _find(major: int, account: Account) -> Programs:
     tree = cache_directory() / f"postgresql-{WHEELS[major]}"
     for bindir in (Path(f"/usr/lib/postgresql/{major}/bin"), tree / "bin", _embedded(major)):
