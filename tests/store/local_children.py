@@ -1,6 +1,6 @@
 """Programs that test_local_hardship starts, because they die, lose their rights, or mount.
 
-`python -m tests.store.local_children NAME ARGUMENTS`; each ends with status 0 when what it asserts holds.
+`python local_children.py NAME ARGUMENTS`; each ends with status 0 when what it asserts holds.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def read_only_mount(root: str) -> None:
     _mount(root, "size=2m")
     store = LocalStore(root)
     store.put("a/b", [b"x"])
-    subprocess.run(["mount", "-o", "remount,ro", root], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
     assert code_of(lambda: store.put("a/c", [b"x"])) == "store-read-only"
     assert code_of(lambda: store.put("new/c", [b"x"])) == "store-read-only"
     assert code_of(lambda: store.delete("a/b")) == "store-read-only"

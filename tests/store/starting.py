@@ -17,9 +17,8 @@ HERE = Path(__file__).parents[2]
 def child(*arguments: str, command: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
     """A program of local_children, started but not awaited."""
     return subprocess.Popen(
-        [*command, sys.executable, "-m", "tests.store.local_children", *arguments],
-        cwd=HERE,
-        env={**os.environ, "PYTHONPATH": f"{HERE}/src"},
+        [*command, sys.executable, f"{HERE}/tests/store/local_children.py", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([f"{HERE}/src", *sys.path])},
         stdout=subprocess.PIPE,
         text=True,
         **options,

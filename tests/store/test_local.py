@@ -245,6 +245,38 @@ def test_a_listing_notices_that_the_root_went_away(root: str) -> None:
         list(listing)
 
 
+@pytest.mark.parametrize(
+    ("call", "met"),
+    [
+        ("get", "open"),
+        ("stat", "stat"),
+        ("delete", "unlink"),
+        ("list_parts", "scandir"),
+        ("list", "scandir"),
+        ("put", "open"),
+    ],
+)
+def test_a_root_that_goes_away_in_the_middle_of_a_call_is_an_outage(
+    root: str, monkeypatch: pytest.MonkeyPatch, call: str, met: str
+) -> None:
+    store = LocalStore(root)
+    store.put("a/b", [b"x"])
+    real = getattr(os, met)
+    checked: list[str] = []
+
+    def too_late(path: str, *args: Any, **kwargs: Any) -> Any:
+        if str(path).startswith(f"{root}/") and not checked:
+            checked.append(path)
+            shutil.rmtree(root)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, met, too_late)
+    with raises("store-unreachable"):
+        (CALLS | {"put": lambda store: store.put("c/d", [b"x"])})[call](store)
+    assert checked
+    assert not os.path.exists(root)
+
+
 def test_create_takes_a_directory_that_is_there(root: str) -> None:
     LocalStore(root).put("a", [b"x"])
     assert listed(LocalStore.create(root)) == ["a"]
