@@ -15,11 +15,11 @@ from pgkeep.clock import Clock
 from pgkeep.format import names
 from pgkeep.format.codec import compress
 from pgkeep.format.footer import U64, PageTable, encode_footer, frame_table
-from pgkeep.format.frame import FrameKind, Piece, encode_pieces
+from pgkeep.format.frame import PIECE_LENGTH, FrameKind, Piece, encode_pieces
 from pgkeep.format.framerow import FrameRow
 from pgkeep.format.header import Header, ObjectType, pack_specific
 from pgkeep.format.keyed import stored_hash
-from pgkeep.format.limits import FRAME_DATA, PACK_TARGET
+from pgkeep.format.limits import FRAME_DATA, MAX_ADD, MAX_PACK_PAGES, PACK_FRAMES, PACK_TARGET, PIECES_TABLE
 from pgkeep.format.tail import FooterPlace
 from pgkeep.repo.repository import Entropy, Repository, microseconds
 from pgkeep.values.ids import ClusterUuid, ObjectId
@@ -41,6 +41,8 @@ class _Pending:
     pieces: list[Piece] = field(default_factory=list)
     data: list[memoryview] = field(default_factory=list)
     size: int = 0
+    table: int = 0
+    """Bytes of the pieces table, at most."""
 
 
 class PackWriter:
@@ -79,6 +81,8 @@ class PackWriter:
     def add_pages(self, path: bytes, first_block: int, data: memoryview, lsns: U64) -> tuple[ObjectId, int]:
         """Whole pages of one file from `first_block` (of the file); `lsns` their pd_lsn, uint64 (pages,)."""
         pages = len(data) // self._page_size
+        if len(data) % self._page_size or len(lsns) != pages:
+            raise ValueError(f"{len(data)} bytes with {len(lsns)} LSNs are no whole pages of {self._page_size} bytes")
         place = self._begin(FrameKind.PAGES, pages)
         self._lsns.append(lsns.copy())
         self._hashes.append(self._repository.keys.pages(data, self._page_size))
@@ -94,7 +98,9 @@ class PackWriter:
         return place
 
     def _begin(self, kind: FrameKind, units: int) -> tuple[ObjectId, int]:
-        if self._stored >= self._target:
+        if units * (self._page_size if kind is FrameKind.PAGES else 1) > MAX_ADD:
+            raise ValueError(f"{units} units at once, the limit is {MAX_ADD} bytes")
+        if self._is_full(units if kind is FrameKind.PAGES else 0):
             self._close()
         if self._id is None:
             self._id = ObjectId(self._entropy(16))
@@ -106,15 +112,23 @@ class PackWriter:
         self._units[kind] += units
         return self._id, ordinal
 
+    def _is_full(self, pages: int) -> bool:
+        return (
+            self._stored >= self._target
+            or len(self._rows) >= PACK_FRAMES
+            or self._units[FrameKind.PAGES] + pages > MAX_PACK_PAGES
+        )
+
     def _add(self, kind: FrameKind, path: bytes, start: int, data: memoryview, unit: int) -> None:
-        pending = self._pending[kind]
         at = 0
         while at < len(data):
+            pending = self._pending[kind]
             room = (FRAME_DATA - pending.size) // unit * unit
             taken = data[at : at + room]
             pending.pieces.append(Piece(path, start + at // unit, len(taken) // unit))
+            pending.table += PIECE_LENGTH + len(path)
             # A view of the caller's buffer must not outlive this call: only whole frames are taken from it.
-            whole = pending.size + len(taken) >= FRAME_DATA
+            whole = pending.size + len(taken) >= FRAME_DATA or pending.table >= PIECES_TABLE
             pending.data.append(taken if whole else memoryview(bytes(taken)))
             pending.size += len(taken)
             at += len(taken)
