@@ -11,22 +11,28 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pgkeep.errors import Damaged
 from pgkeep.format.footer import I64, U32
-from pgkeep.format.limits import MAX_EXTENTS
+from pgkeep.format.limits import MAX_EXTENTS, MAX_ORDINAL
 from pgkeep.values.ids import ObjectId
 
 _HEAD: Final = struct.Struct("<4sHHIIQ")
 _MAGIC: Final = b"PGKM"
 _VERSION: Final = 1
+_MAX_COUNT: Final = (1 << 32) - 1
+
+
+HOLE: Final = 0xFFFFFFFF
+"""Instead of an index into `packs`: units that are all zeros and lie nowhere; their ordinal is 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExtentMap:
     """Extents that cover a file's units 0..total without gap or overlap, in order.
 
-    `count` uint32 (n,), `pack` uint32 (n,) indexes `packs`, `ordinal` int64 (n,).
+    `count` uint32 (n,), `pack` uint32 (n,) indexes `packs` or is HOLE, `ordinal` int64 (n,).
     """
 
     packs: tuple[ObjectId, ...]
@@ -45,36 +51,65 @@ class ExtentMap:
 
 
 def merge_adjacent(extents: ExtentMap) -> ExtentMap:
-    """Join neighbours that continue each other in the same pack."""
+    """Join neighbours that continue each other in the same pack, and neighbouring holes."""
     count, pack, ordinal = extents.count.astype(np.int64), extents.pack, extents.ordinal
     if len(count) < 2:
         return extents
-    follows = (pack[1:] == pack[:-1]) & (ordinal[1:] == ordinal[:-1] + count[:-1])
-    group = np.concatenate(([0], np.cumsum(~follows)))
-    summed = np.bincount(group, weights=count).astype(np.int64)
-    if int(summed.max()) >= 1 << 32:
-        return extents
-    first = np.concatenate(([True], ~follows))
-    return ExtentMap(extents.packs, summed.astype(np.uint32), pack[first], ordinal[first])
+    follows = (ordinal[1:] == ordinal[:-1] + count[:-1]) | (pack[1:] == HOLE)
+    follows &= pack[1:] == pack[:-1]
+    first = np.flatnonzero(np.concatenate(([True], ~follows)))
+    return _split_long(extents.packs, np.add.reduceat(count, first), pack[first], ordinal[first])
 
 
-def _pack_deltas(extents: ExtentMap, *, undo: bool = False) -> I64:
-    """Ordinals as distances from the end of the pack's extent before; or, `undo`, the ordinals from the distances."""
+def _split_long(packs: tuple[ObjectId, ...], count: I64, pack: U32, ordinal: I64) -> ExtentMap:
+    """Runs over the greatest count become several, full ones first: one form for equal maps, here too."""
+    parts = -(-count // _MAX_COUNT)
+    run = np.repeat(np.arange(len(count)), parts)
+    done = (np.arange(len(run)) - np.repeat(np.cumsum(parts) - parts, parts)) * _MAX_COUNT
+    counts = np.minimum(count[run] - done, _MAX_COUNT).astype(np.uint32)
+    return ExtentMap(packs, counts, pack[run], ordinal[run] + np.where(pack[run] == HOLE, 0, done))
+
+
+def _by_pack(extents: ExtentMap) -> tuple[I64, I64, I64, npt.NDArray[np.bool_]]:
+    """(order of extents by pack, their counts, ordinals, True at each pack's first), all in that order."""
     order = np.argsort(extents.pack, kind="stable")
-    pack, count, values = extents.pack[order], extents.count[order].astype(np.int64), extents.ordinal[order]
+    pack = extents.pack[order]
     first = np.concatenate(([True], pack[1:] != pack[:-1]))
-    if undo:
-        # Running sum of (distance + count before), restarted at each pack.
-        steps = values + np.where(first, 0, np.concatenate(([0], count[:-1])))
-        total = np.cumsum(steps)
-        base = np.maximum.accumulate(np.where(first, np.arange(len(total)), 0))
-        result = total - (total[base] - steps[base])
-    else:
-        previous_end = np.concatenate(([0], (values + count)[:-1]))
-        result = values - np.where(first, 0, previous_end)
-    out = np.empty_like(result)
-    out[order] = result
+    return order, extents.count[order].astype(np.int64), extents.ordinal[order], first
+
+
+def _deltas(extents: ExtentMap) -> I64:
+    """Ordinals as distances from the end of the pack's extent before (holes: 0)."""
+    order, count, ordinal, first = _by_pack(extents)
+    previous_end = np.concatenate(([0], (ordinal + count)[:-1]))
+    out = np.empty_like(ordinal)
+    out[order] = ordinal - np.where(first, 0, previous_end)
+    out[extents.pack == HOLE] = 0
     return out
+
+
+def _undo_deltas(extents: ExtentMap) -> I64:
+    """The ordinals, from distances in their place."""
+    order, count, delta, first = _by_pack(extents)
+    # A running sum of distance + count before, restarted at each pack.
+    steps = delta + np.where(first, 0, np.concatenate(([0], count[:-1])))
+    total = np.cumsum(steps)
+    base = np.maximum.accumulate(np.where(first, np.arange(len(total)), 0))
+    out = np.empty_like(total)
+    out[order] = total - (total[base] - steps[base])
+    out[extents.pack == HOLE] = 0
+    return out
+
+
+def _planes(column: npt.NDArray[np.generic]) -> bytes:
+    """The column's bytes, all least significant ones first: counts and distances are small, so zstd halves them."""
+    return np.ascontiguousarray(column.view(np.uint8).reshape(-1, column.itemsize).T).tobytes()
+
+
+def _column(data: bytes | memoryview, dtype: str, n: int, at: int) -> npt.NDArray[np.generic]:
+    width = np.dtype(dtype).itemsize
+    planes = np.frombuffer(data, np.uint8, n * width, at).reshape(width, n)
+    return np.ascontiguousarray(planes.T).view(dtype).reshape(n)
 
 
 def encode_extents(extents: ExtentMap) -> bytes:
@@ -84,20 +119,21 @@ def encode_extents(extents: ExtentMap) -> bytes:
     if n > MAX_EXTENTS:
         raise ValueError(f"{n} extents in one map, the limit is {MAX_EXTENTS}")
     head = _HEAD.pack(_MAGIC, _VERSION, 0, len(merged.packs), n, merged.total())
-    deltas = _pack_deltas(merged) if n else merged.ordinal
-    return b"".join((
-        head, *merged.packs, merged.count.astype("<u4").tobytes(), merged.pack.astype("<u4").tobytes(),
-        deltas.astype("<i8").tobytes(),
-    ))  # fmt: skip
+    deltas = _deltas(merged) if n else merged.ordinal
+    columns = merged.count.astype("<u4"), merged.pack.astype("<u4"), deltas.astype("<i8")
+    return b"".join((head, *merged.packs, *map(_planes, columns)))
 
 
 def _canonical(extents: ExtentMap) -> ExtentMap:
-    used, first_use = np.unique(extents.pack, return_index=True)
+    stored = extents.pack != HOLE
+    used, first_use = np.unique(extents.pack[stored], return_index=True)
     order = used[np.argsort(first_use)]
     renumber = np.zeros(max(len(extents.packs), 1), np.uint32)
     renumber[order] = np.arange(len(order), dtype=np.uint32)
     packs = tuple(extents.packs[int(index)] for index in order)
-    return ExtentMap(packs, extents.count, renumber[extents.pack], extents.ordinal)
+    pack = np.full(len(stored), HOLE, np.uint32)
+    pack[stored] = renumber[extents.pack[stored]]
+    return ExtentMap(packs, extents.count, pack, np.where(stored, extents.ordinal, 0))
 
 
 def decode_extents(data: bytes | memoryview, obj: str) -> ExtentMap:
@@ -112,16 +148,17 @@ def decode_extents(data: bytes | memoryview, obj: str) -> ExtentMap:
     at = _HEAD.size
     packs = tuple(ObjectId(bytes(data[at + 16 * i : at + 16 * i + 16])) for i in range(n_packs))
     at += 16 * n_packs
-    count = np.frombuffer(data, "<u4", n, at)
-    pack = np.frombuffer(data, "<u4", n, at + 4 * n)
-    deltas = np.frombuffer(data, "<i8", n, at + 8 * n)
-    if n and (int(pack.max()) >= n_packs or int(deltas.max()) >= 1 << 40 or int(deltas.min()) <= -(1 << 40)):
+    count = _column(data, "<u4", n, at).astype(np.uint32)
+    pack = _column(data, "<u4", n, at + 4 * n).astype(np.uint32)
+    deltas = _column(data, "<i8", n, at + 8 * n).astype(np.int64)
+    strange = (pack >= n_packs) & (pack != HOLE)
+    if bool(strange.any()) or bool(((deltas >= MAX_ORDINAL) | (deltas <= -MAX_ORDINAL)).any()):
         raise Damaged(obj, "extent map with impossible packs or places")
-    extents = ExtentMap(packs, count, pack, deltas.astype(np.int64))
+    extents = ExtentMap(packs, count, pack, deltas)
     if n:
-        extents = ExtentMap(packs, count, pack, _pack_deltas(extents, undo=True))
-        if int(extents.ordinal.min()) < 0 or not int(count.min()):
-            raise Damaged(obj, "extent map with an empty extent or one before its pack's beginning")
+        extents = ExtentMap(packs, count, pack, _undo_deltas(extents))
+        if not 0 <= int(extents.ordinal.min()) <= int(extents.ordinal.max()) < MAX_ORDINAL or not int(count.min()):
+            raise Damaged(obj, "extent map with an empty extent or one outside of its pack")
     if extents.total() != total:
         raise Damaged(obj, f"extents cover {extents.total()} units, expected {total}")
     return extents

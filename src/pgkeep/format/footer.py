@@ -15,16 +15,19 @@ import numpy.typing as npt
 from pgkeep.errors import Damaged
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.framerow import ROW_LENGTH, FrameRow
-from pgkeep.format.keyed import HASH_LENGTH, PAGE_HASH_LENGTH, stored_hash
+from pgkeep.format.keyed import HASH_LENGTH, PAGE_HASH_LENGTH
 from pgkeep.format.limits import (
     HEADER_LENGTH,
     MAX_FRAME_DATA,
     MAX_FRAME_RAW,
     MAX_FRAME_STORED,
     MAX_FRAMES,
+    MAX_OBJECT,
+    MAX_PACK_PAGES,
+    MAX_PIECES_TABLE,
 )
-from pgkeep.format.section import SectionType, encode_section, read_sections, seal_sections
-from pgkeep.format.tail import FooterPlace, close_object
+from pgkeep.format.section import SectionType, encode_section, open_section
+from pgkeep.format.tail import FooterPlace, close_object, footer_directory
 from pgkeep.values.ids import ObjectId
 
 _COUNT: Final = struct.Struct("<I")
@@ -123,16 +126,23 @@ def decode_frame_table(content: bytes, obj: str) -> FrameTable:
         data.astype(np.uint32), _hashes(content[at:plain_at], n), _hashes(content[plain_at:], n),
         _offsets(stored.astype(np.uint32)),
     )  # fmt: skip
-    kinds = [int(k) for k in FrameKind]
-    if n and (
-        int(table.stored_length.max()) > MAX_FRAME_STORED
-        or int(table.raw_length.max()) > MAX_FRAME_RAW
-        or int(table.data_length.max()) > MAX_FRAME_DATA
-        or bool((table.data_length > table.raw_length).any())
-        or not bool(np.isin(table.kind, kinds).all())
-    ):
+    if n and not _is_possible(table):
         raise Damaged(obj, "frame table with impossible lengths or kinds")
     return table
+
+
+def _is_possible(table: FrameTable) -> bool:
+    # A kind that this version does not know takes part in no address space that it reads.
+    overhead = table.raw_length.astype(np.int64) - table.data_length
+    return (
+        int(table.stored_length.max()) <= MAX_FRAME_STORED
+        and int(table.raw_length.max()) <= MAX_FRAME_RAW
+        and int(table.data_length.max()) <= MAX_FRAME_DATA
+        and int(overhead.min()) >= 4
+        and int(overhead.max()) <= 4 + MAX_PIECES_TABLE
+        and int(table.kind.min()) > 0
+        and table.end() <= MAX_OBJECT
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,12 +177,14 @@ def encode_footer(
     header: bytes, object_id: ObjectId, table: FrameTable, pages: PageTable | None
 ) -> tuple[list[bytes], FooterPlace]:
     """The parts that follow the frames (sections, then the tail), and where the footer lies."""
-    sections = [encode_section(SectionType.FRAMES, encode_frame_table(table))]
-    if pages is not None:
-        sections.append(encode_section(SectionType.PAGE_LSNS, encode_page_lsns(pages.lsn), critical=False))
-        hashes = pages.hash.astype("<u8").tobytes()
-        sections.append(encode_section(SectionType.PAGE_HASHES, hashes, critical=False, packed=False))
-    return close_object(table.end(), b"".join(seal_sections(header, sections)), object_id)
+    frames = encode_section(SectionType.FRAMES, encode_frame_table(table))
+    if pages is None:
+        return close_object(header, table.end(), [frames], 0, object_id)
+    # PAGE_LSNS comes first, so that one range read from the footer's beginning is all that the mode `lsn` needs.
+    lsns = encode_section(SectionType.PAGE_LSNS, encode_page_lsns(pages.lsn), critical=False)
+    hashes = pages.hash.astype("<u8").tobytes()
+    page_hashes = encode_section(SectionType.PAGE_HASHES, hashes, critical=False, packed=False)
+    return close_object(header, table.end(), [lsns, frames, page_hashes], 1, object_id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,9 +196,14 @@ class Footer:
     hashes: U64 | None
 
 
+def footer_prefix(place: FooterPlace, *, hashes: bool = False) -> int:
+    """How many bytes of the footer `decode_footer` needs, from its beginning."""
+    return place.length if hashes else place.frames_end
+
+
 def decode_footer(
-    body: bytes,
-    header: bytes,
+    body: bytes | memoryview,
+    header: bytes | None,
     place: FooterPlace,
     page_size: int,
     obj: str,
@@ -194,23 +211,42 @@ def decode_footer(
     lsns: bool = False,
     hashes: bool = False,
 ) -> Footer:
-    """Read a footer whose place is known from the tail or the manifest."""
-    if stored_hash(body) != place.hash:
-        raise Damaged(obj, "footer damaged (its hash is wrong)")
-    wanted = [SectionType.FRAMES]
-    wanted += [SectionType.PAGE_LSNS] if lsns else []
-    wanted += [SectionType.PAGE_HASHES] if hashes else []
-    found = {section.type: section.content for section in read_sections(memoryview(body), header, obj, wanted)}
-    if SectionType.FRAMES not in found:
-        raise Damaged(obj, "footer without a frame table")
-    table = decode_frame_table(found[SectionType.FRAMES], obj)
+    """Read the first `footer_prefix` bytes of a footer whose place is known from the tail or a manifest.
+
+    `header` may be None where `place` comes from a manifest.
+    """
+    view = memoryview(body)
+    directory = footer_directory(view, header, place, obj)
+
+    def content(type_: SectionType) -> bytes | None:
+        row = next(iter(directory.of(type_)), None)
+        return None if row is None else open_section(row, view[row.offset : row.end], obj)
+
+    table = decode_frame_table(content(SectionType.FRAMES) or b"", obj)
     if table.end() != place.offset:
         raise Damaged(obj, f"frames end at byte {table.end()}, the footer begins at {place.offset}")
-    ends = table.unit_ends(FrameKind.PAGES, page_size)
-    n = int(ends[-1]) if len(ends) else 0
-    lsn_content, hash_content = found.get(SectionType.PAGE_LSNS), found.get(SectionType.PAGE_HASHES)
+    n = _count_pages(table, page_size, obj)
+    lsn_content = content(SectionType.PAGE_LSNS) if lsns else None
+    hash_content = content(SectionType.PAGE_HASHES) if hashes else None
     return Footer(
         table,
         None if lsn_content is None else decode_page_lsns(lsn_content, n, obj),
         None if hash_content is None else decode_page_hashes(hash_content, n, obj),
     )
+
+
+def _count_pages(table: FrameTable, page_size: int, obj: str) -> int:
+    lengths = table.data_length[table.kind == FrameKind.PAGES].astype(np.int64)
+    n = int(lengths.sum()) // page_size
+    if bool((lengths % page_size).any()) or n > MAX_PACK_PAGES:
+        raise Damaged(obj, f"its frames do not hold whole pages of {page_size} bytes, {MAX_PACK_PAGES} at most")
+    return n
+
+
+def decode_lsns(body: bytes | memoryview, place: FooterPlace, obj: str) -> U64:
+    """The LSN column alone, from the first `place.lsns_end` bytes of a footer that a manifest names; Damaged."""
+    view = memoryview(body)
+    row = footer_directory(view, None, place, obj).one(SectionType.PAGE_LSNS, obj)
+    if row.raw_length > 8 * MAX_PACK_PAGES:
+        raise Damaged(obj, f"page table of {row.raw_length // 8} pages, the limit is {MAX_PACK_PAGES}")
+    return decode_page_lsns(open_section(row, view[row.offset : row.end], obj), row.raw_length // 8, obj)

@@ -18,6 +18,8 @@ from pgkeep.format.limits import MAX_FRAME_DATA, MAX_PATH, MAX_PIECES_TABLE
 _LENGTH: Final = struct.Struct("<I")
 _PIECE: Final = struct.Struct("<HQI")
 _SAME_PATH: Final = 0xFFFF
+PIECE_LENGTH: Final = _PIECE.size
+"""Bytes of a piece in the table, without its path."""
 
 
 class FrameKind(IntEnum):

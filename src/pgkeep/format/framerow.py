@@ -14,7 +14,7 @@ from typing import Final
 from pgkeep.errors import Damaged
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.keyed import HASH_LENGTH
-from pgkeep.format.limits import MAX_FRAME_DATA, MAX_FRAME_RAW, MAX_FRAME_STORED, MAX_FRAMES
+from pgkeep.format.limits import MAX_FRAME_DATA, MAX_FRAME_RAW, MAX_FRAME_STORED, MAX_FRAMES, MAX_PIECES_TABLE
 
 ROW_LENGTH: Final = 1 + 1 + 4 + 4 + 4 + HASH_LENGTH * 2
 _COUNT: Final = struct.Struct("<I")
@@ -59,7 +59,8 @@ def decode_frame_rows(content: bytes, obj: str) -> list[FrameRow]:
     rows = []
     for i in range(n):
         stored, raw, data = lengths[i], lengths[n + i], lengths[2 * n + i]
-        fits = stored <= MAX_FRAME_STORED and raw <= MAX_FRAME_RAW and data <= min(raw, MAX_FRAME_DATA)
+        fits = stored <= MAX_FRAME_STORED and raw <= MAX_FRAME_RAW and data <= MAX_FRAME_DATA
+        fits = fits and 4 <= raw - data <= 4 + MAX_PIECES_TABLE
         if not fits or kinds[i] not in _KINDS:
             raise Damaged(obj, "frame table with impossible lengths or kinds")
         first, second = hashes + HASH_LENGTH * i, hashes + HASH_LENGTH * (n + i)

@@ -19,14 +19,13 @@ from pgkeep.values.ids import ObjectId
 MAGIC: Final = b"\x89PGKEEP\n"
 SUITE_CLEAR: Final = 0
 SUITE_SEALED: Final = 1
-_LAYOUT: Final = struct.Struct("<8sHHHH16s16sIIQ80s32s16s64s64s32s")
+_LAYOUT: Final = struct.Struct("<8sHHHH16s16sIIQ80s32s32s32s16s64s64s96s")
 _WAL: Final = struct.Struct("<QQIIQ32s")
 _PACK: Final = struct.Struct("<I60x")
 assert _LAYOUT.size == HEADER_LENGTH - 32
-_EMPTY_KEY: Final = bytes(80)
-_EMPTY_COMMITMENT: Final = bytes(32)
-_EMPTY_WRITER: Final = bytes(16)
-_EMPTY_SIGNATURE: Final = bytes(64)
+SIGNATURE_AT: Final = 256
+SIGNATURE_LENGTH: Final = 64
+_RESERVED: Final = bytes(96)
 
 
 class ObjectType(IntEnum):
@@ -49,6 +48,7 @@ class ObjectType(IntEnum):
     PIN = 15
     DRILL = 16
     LEASE = 17
+    FEATURE = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,21 @@ class Header:
     specific: bytes = bytes(64)
     suite: int = SUITE_CLEAR
     epoch: int = 0
-    sealed_key: bytes = _EMPTY_KEY
-    commitment: bytes = _EMPTY_COMMITMENT
-    writer_key: bytes = _EMPTY_WRITER
-    signature: bytes = _EMPTY_SIGNATURE
+    sealed_key: bytes = bytes(80)
+    """The object's data key, sealed to the epoch's public key."""
+    commitment: bytes = bytes(32)
+    """Of the data key."""
+    salt: bytes = bytes(32)
+    """Random per attempt: from it and the metadata key follows the key of the object's sealed sections."""
+    metadata_commitment: bytes = bytes(32)
+    writer_key: bytes = bytes(16)
+    signature: bytes = bytes(SIGNATURE_LENGTH)
 
     def encode(self) -> bytes:
         head = _LAYOUT.pack(
             MAGIC, FORMAT_VERSION, self.suite, self.type, HEADER_LENGTH, self.repository, self.object,
-            self.epoch, 0, self.created_us, self.sealed_key, self.commitment, self.writer_key, self.signature,
-            self.specific, bytes(32),
+            self.epoch, 0, self.created_us, self.sealed_key, self.commitment, self.salt, self.metadata_commitment,
+            self.writer_key, self.signature, self.specific, _RESERVED,
         )  # fmt: skip
         return head + hashlib.sha256(head).digest()
 
@@ -87,8 +92,8 @@ def decode_header(data: bytes | memoryview, obj: str) -> Header:
         raise Damaged(obj, "not a pgkeep object (wrong magic)")
     if len(head) < HEADER_LENGTH:
         raise Damaged(obj, f"header cut off after {len(head)} of {HEADER_LENGTH} bytes")
-    (_, version, suite, type_, length, repository, object_, epoch, flags, created, sealed, commitment,
-     writer, signature, specific, _) = _LAYOUT.unpack(head[:-32])  # fmt: skip
+    (_, version, suite, type_, length, repository, object_, epoch, flags, created, sealed, commitment, salt,
+     metadata_commitment, writer, signature, specific, _) = _LAYOUT.unpack(head[:-32])  # fmt: skip
     if hashlib.sha256(head[:-32]).digest() != head[-32:]:
         raise Damaged(obj, "header damaged (its checksum is wrong)")
     if version != FORMAT_VERSION or length != HEADER_LENGTH or flags:
@@ -111,7 +116,7 @@ def decode_header(data: bytes | memoryview, obj: str) -> Header:
         raise Fault("format-unsupported", f"{obj}: unknown object type {type_}", object=obj) from None
     return Header(
         kind, ObjectId(repository), ObjectId(object_), created, specific, suite, epoch, sealed, commitment,
-        writer, signature,
+        salt, metadata_commitment, writer, signature,
     )  # fmt: skip
 
 

@@ -1,32 +1,54 @@
-"""Hard limits of format v1; a value above its limit is damage, not a large object (docs/format/limits.md)."""
+"""Hard limits of format v1; a value above its limit is damage, not a large object (docs/format/limits.md).
+
+Values marked *should* are what a writer keeps to; readers accept up to the hard limit beside them.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
 FORMAT_VERSION: Final = 1
-HEADER_LENGTH: Final = 384
-TAIL_LENGTH: Final = 64
-SECTION_HEADER_LENGTH: Final = 48
+HEADER_LENGTH: Final = 512
+TAIL_LENGTH: Final = 88
+DIRECTORY_HEAD_LENGTH: Final = 96
+DIRECTORY_ROW_LENGTH: Final = 64
 
 FRAME_DATA: Final = 128 << 10
 """Raw data bytes of a frame that a writer fills at most (should)."""
 MAX_FRAME_DATA: Final = 256 << 10
+PIECES_TABLE: Final = 64 << 10
+"""Bytes of a pieces table after which a writer closes the frame (should)."""
 MAX_PIECES_TABLE: Final = 256 << 10
 MAX_FRAME_RAW: Final = 4 + MAX_PIECES_TABLE + MAX_FRAME_DATA
 MAX_FRAME_STORED: Final = MAX_FRAME_RAW + (16 << 10)
+PACK_FRAMES: Final = 1 << 15
+"""Frames after which a writer closes a pack (should): well compressed data never reach PACK_TARGET."""
 MAX_FRAMES: Final = 1 << 18
+MAX_PACK_PAGES: Final = 1 << 22
 
 PACK_TARGET: Final = 64 << 20
 """Stored bytes after which a writer closes a pack (should)."""
+MAX_ADD: Final = 256 << 20
+"""Bytes that a writer adds to a pack at once: they lie in one pack (should)."""
 MAX_OBJECT: Final = 2 << 30
 
 MAX_SECTION: Final = 64 << 20
+MAX_RECORDS: Final = 32 << 20
+"""Plain bytes of a section that holds records; decoded records take several times their bytes."""
+MAX_ROWS: Final = 1 << 16
+"""Records in one section; more rows continue in the next section of the same type."""
 MAX_SECTIONS: Final = 1 << 16
-MAX_FOOTER: Final = 64 << 20
+MAX_FOOTER: Final = 128 << 20
+MAX_SMALL_OBJECT: Final = 1 << 20
 MAX_MANIFEST: Final = 1 << 30
+MAX_FILE: Final = 1 << 50
+MAX_ORDINAL: Final = 1 << 40
+"""Units (pages or bytes) of one kind in a pack; far above what MAX_FRAMES allows."""
 MAX_PATH: Final = 4096
 MAX_EXTENTS: Final = 1 << 21
+MAX_MAP: Final = 64 << 20
+MAX_WAL_SEGMENTS: Final = 1 << 24
+"""WAL segments that one backup may need on one timeline."""
 PATHS_PER_CHUNK: Final = 4096
-RELATIONS_PER_CHUNK: Final = 8192
-"""Rows of a RELATIONS section (should); keeps a section far below MAX_SECTION."""
+ROWS_PER_CHUNK: Final = 8192
+PACKS_PER_CHUNK: Final = 16384

@@ -9,6 +9,8 @@ from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import history_name
 
 REPOSITORY = "pgkeep"
+FEATURES = "features/"
+"""What a reader or writer of this repository must know beyond v1: names ending in '.read' or '.write'."""
 
 
 def object_id(key: str) -> ObjectId:

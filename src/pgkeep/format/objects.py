@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+import msgspec
 
 from pgkeep.errors import Damaged
 from pgkeep.format.header import Header, decode_header
 from pgkeep.format.limits import HEADER_LENGTH
-from pgkeep.format.record import Record, decode_record, encode_record
+from pgkeep.format.record import Key32, Natural, Record, Small, decode_record, encode_record
 from pgkeep.format.section import SectionType, encode_section, read_sections, seal_sections
+from pgkeep.values.wal import is_segment_size
 
 R = TypeVar("R", bound=Record)
 
@@ -24,26 +27,26 @@ class RepositoryInfo(Record, frozen=True, kw_only=True):
 class ClearKeys(Record, frozen=True, kw_only=True):
     """CLEAR_KEYS of the object `pgkeep` while encryption is off: the bundle would hold them otherwise."""
 
-    hash_key: bytes
-    metadata_key: bytes
+    hash_key: Key32
+    metadata_key: Key32
 
 
 class IncarnationInfo(Record, frozen=True, kw_only=True):
     """INFO of `incarnations/<sysid>`."""
 
-    system_id: int
+    system_id: Natural
     cluster_name: str
-    server_version: int
+    server_version: Small
     """As server_version_num, for example 170011."""
     first_seen: str
-    wal_segment_size: int
+    wal_segment_size: Small
 
 
 class ClaimInfo(Record, frozen=True, kw_only=True):
     """INFO of a claim: which instance archives this timeline."""
 
-    token: bytes
-    """Sixteen random bytes kept in the data directory."""
+    token: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    """Random, kept in the data directory."""
     host: str
     data_directory: str
     claimed: str
@@ -65,7 +68,12 @@ def decode_contents(data: bytes, obj: str) -> dict[SectionType, bytes]:
     """The sections of a small object by type; its header must have been checked by the caller."""
     decode_header(data, obj)
     body = memoryview(data)[HEADER_LENGTH:]
-    return {section.type: section.content for section in read_sections(body, data[:HEADER_LENGTH], obj)}
+    contents: dict[SectionType, bytes] = {}
+    for section in read_sections(body, data[:HEADER_LENGTH], obj):
+        if section.type in contents:
+            raise Damaged(obj, f"holds two sections {section.type.name}, expected one")
+        contents[section.type] = section.content
+    return contents
 
 
 def required(contents: dict[SectionType, bytes], type_: SectionType, obj: str) -> bytes:
@@ -78,3 +86,11 @@ def required(contents: dict[SectionType, bytes], type_: SectionType, obj: str) -
 def decode_info(data: bytes, type_: type[R], obj: str) -> R:
     """The INFO record of a small object."""
     return decode_record(required(decode_contents(data, obj), SectionType.INFO, obj), type_, obj)
+
+
+def decode_incarnation(data: bytes, obj: str) -> IncarnationInfo:
+    """INFO of an incarnation; Damaged also for a WAL segment size that PostgreSQL does not have."""
+    info = decode_info(data, IncarnationInfo, obj)
+    if not is_segment_size(info.wal_segment_size):
+        raise Damaged(obj, f"holds the impossible WAL segment size {info.wal_segment_size}")
+    return info

@@ -14,8 +14,8 @@ from pgkeep.format.framerow import FrameRow, decode_frame_rows, encode_frame_row
 from pgkeep.format.header import Header, WalIdentity
 from pgkeep.format.keyed import HashKeys, stored_hash
 from pgkeep.format.limits import FRAME_DATA, HEADER_LENGTH, TAIL_LENGTH
-from pgkeep.format.section import SectionType, encode_section, read_sections, seal_sections
-from pgkeep.format.tail import close_object, decode_tail
+from pgkeep.format.section import SectionType, encode_section, open_section
+from pgkeep.format.tail import close_object, decode_tail, footer_directory
 from pgkeep.values.wal import MAX_SEGMENT_SIZE
 
 
@@ -34,7 +34,7 @@ def encode_wal(header: Header, name: str, content: bytes | memoryview, keys: Has
         frames.append(stored)
     table = encode_section(SectionType.FRAMES, encode_frame_rows(rows))
     end = HEADER_LENGTH + sum(map(len, frames))
-    ending, _ = close_object(end, b"".join(seal_sections(head, [table])), header.object)
+    ending, _ = close_object(head, end, [table], 0, header.object)
     return [head, *frames, *ending]
 
 
@@ -43,13 +43,10 @@ def decode_wal(data: bytes, header: Header, keys: HashKeys, obj: str) -> bytes:
     identity = WalIdentity.decode(header.specific)
     place = decode_tail(data[-TAIL_LENGTH:], len(data), header.object, obj)
     footer = memoryview(data)[place.offset : place.offset + place.length]
-    if stored_hash(footer) != place.hash:
-        raise Damaged(obj, "footer damaged (its hash is wrong)")
-    sections = read_sections(footer, data[:HEADER_LENGTH], obj, [SectionType.FRAMES])
-    tables = [section.content for section in sections]
-    if len(tables) != 1:
-        raise Damaged(obj, f"footer with {len(tables)} frame tables, expected one")
-    rows = decode_frame_rows(tables[0], obj)
+    table = footer_directory(footer, data[:HEADER_LENGTH], place, obj).one(SectionType.FRAMES, obj)
+    if table.end != place.length:
+        raise Damaged(obj, "footer with sections that a WAL object has not")
+    rows = decode_frame_rows(open_section(table, footer[table.offset : table.end], obj), obj)
     # Before anything is decompressed, so that a forged table cannot make it more than the header says.
     length = sum(row.data_length for row in rows)
     if length != identity.length or length > MAX_SEGMENT_SIZE:

@@ -8,22 +8,18 @@ from dataclasses import dataclass
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.format import names
-from pgkeep.format.header import ObjectType
-from pgkeep.format.keyed import stored_hash
-from pgkeep.format.manifest import (
-    Entry,
-    Inner,
-    ManifestInfo,
-    Outer,
-    SeenManifest,
-    decode_entries,
-    decode_info_only,
-    decode_inner,
-    decode_outer,
-    encode_manifest,
-)
-from pgkeep.repo.repository import Cluster
+from pgkeep.format.header import ObjectType, expect_header
+from pgkeep.format.limits import DIRECTORY_HEAD_LENGTH, HEADER_LENGTH
+from pgkeep.format.manifest import Entry, Inner, ManifestInfo, Outer, SeenManifest
+from pgkeep.format.manifestcodec import ManifestReader, encode_manifest
+from pgkeep.format.section import directory_length
+from pgkeep.repo.repository import Cluster, refuse_unknown_features
+from pgkeep.store.port import Store
 from pgkeep.values.ids import BackupId
+
+_FIRST_READ = 64 << 10
+"""Bytes: header, directory and INFO of all but the largest manifests."""
+_WINDOW = 4 << 20
 
 
 def backup_ids(cluster: Cluster) -> list[BackupId]:
@@ -39,7 +35,11 @@ def backup_ids(cluster: Cluster) -> list[BackupId]:
 
 
 def write_backup(cluster: Cluster, outer: Outer, inner: Inner, entries: Iterable[Entry], clock: Clock) -> BackupId:
-    """Create the manifest: from this moment on the backup exists.  Everything it names must be durable."""
+    """Create the manifest: from this moment on the backup exists.  Everything it names must be durable.
+
+    format-unsupported when another pgkeep has since brought rules for writers that this one does not know.
+    """
+    refuse_unknown_features(cluster.repository.store, "write")
     backup = BackupId(outer.info.backup)
     key = names.backup(cluster.uuid, backup)
     header = cluster.repository.header(ObjectType.MANIFEST, key, clock)
@@ -48,14 +48,17 @@ def write_backup(cluster: Cluster, outer: Outer, inner: Inner, entries: Iterable
 
 
 def read_info(cluster: Cluster, backup: BackupId) -> ManifestInfo:
-    """What a list shows.  backup-unknown, Damaged."""
-    return decode_info_only(_read(cluster, backup), names.backup(cluster.uuid, backup))
+    """What a list shows, by one small range read.  backup-unknown, Damaged, format-unsupported."""
+    return open_manifest(cluster, backup).info()
 
 
-def _read(cluster: Cluster, backup: BackupId) -> bytes:
+def open_manifest(cluster: Cluster, backup: BackupId) -> ManifestReader:
+    """Header and directory verified, sections read on demand.  backup-unknown, Damaged, format-unsupported."""
     key = names.backup(cluster.uuid, backup)
+    repository = cluster.repository
+    window = _Window(repository.store, key)
     try:
-        return cluster.repository.read(key, ObjectType.MANIFEST)
+        head = bytes(window.get(0, HEADER_LENGTH))
     except Fault as fault:
         if fault.code != "object-missing":
             raise
@@ -64,22 +67,43 @@ def _read(cluster: Cluster, backup: BackupId) -> bytes:
             f"there is no backup {backup} of cluster {cluster.name}",
             hint="see the backups with: pgkeep list",
         ) from None
+    owner = names.object_id(key)
+    expect_header(head, key, type_=ObjectType.MANIFEST, repository=repository.id, object_=owner)
+    length = directory_length(window.get(HEADER_LENGTH, DIRECTORY_HEAD_LENGTH), key)
+    return ManifestReader.open(head, window.get(HEADER_LENGTH, length), window.get, key)
+
+
+class _Window:
+    """Ranges of an object, read from the store a few megabytes at a time."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._start = 0
+        self._data = memoryview(b"")
+
+    def get(self, start: int, length: int) -> memoryview:
+        at = start - self._start
+        if at < 0 or at + length > len(self._data):
+            self._data = memoryview(self._store.get(self._key, start, max(length, _WINDOW if start else _FIRST_READ)))
+            self._start, at = start, 0
+        return self._data[at : at + length]
 
 
 def seen_manifests(cluster: Cluster) -> list[SeenManifest]:
-    """(id, hash) of every manifest there is now, for the next one's SEEN section."""
+    """(id, digest) of every manifest there is now, for the next one's SEEN section."""
     return [
-        SeenManifest(backup=backup, hash=stored_hash(cluster.repository.store.get(names.backup(cluster.uuid, backup))))
+        SeenManifest(backup=backup, hash=open_manifest(cluster, backup).directory.digest)
         for backup in backup_ids(cluster)
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A whole manifest, verified; the paths are decoded on demand."""
+    """A manifest, its outer and inner part verified; paths and relations are read and verified on demand."""
 
     key: str
-    data: bytes
+    reader: ManifestReader
     outer: Outer
     inner: Inner
 
@@ -89,11 +113,10 @@ class Manifest:
 
     def entries(self) -> Iterator[Entry]:
         """Every path, ascending; Damaged for one that leaves the target."""
-        return decode_entries(self.data, self.key, len(self.outer.packs))
+        return self.reader.entries()
 
 
 def read_manifest(cluster: Cluster, backup: BackupId) -> Manifest:
     """backup-unknown, Damaged, format-unsupported."""
-    data = _read(cluster, backup)
-    key = names.backup(cluster.uuid, backup)
-    return Manifest(key, data, decode_outer(data, key), decode_inner(data, key))
+    reader = open_manifest(cluster, backup)
+    return Manifest(reader.obj, reader, reader.outer(), reader.inner())

@@ -10,7 +10,7 @@ import numpy as np
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.codec import decompress
-from pgkeep.format.footer import Footer, FrameTable, decode_footer
+from pgkeep.format.footer import U64, Footer, FrameTable, decode_footer, decode_lsns, footer_prefix
 from pgkeep.format.frame import FrameKind, split_frame
 from pgkeep.format.header import Header, ObjectType, expect_header, page_size_of
 from pgkeep.format.keyed import HashKeys, stored_hash
@@ -82,7 +82,7 @@ class PackReader:
         if place is None:
             size = store.stat(key).size
             place = decode_tail(store.get(key, max(size - TAIL_LENGTH, 0), TAIL_LENGTH), size, pack, key)
-        body = store.get(key, place.offset, place.length)
+        body = store.get(key, place.offset, footer_prefix(place, hashes=hashes))
         page_size = page_size_of(header, key)
         footer = decode_footer(body, head, place, page_size, key, lsns=lsns, hashes=hashes)
         return cls(repository, key, header, footer, page_size)
@@ -123,6 +123,12 @@ class PackReader:
         parts = [split_frame(raw, self.key)[1] for run in runs_of(wanted, self.frames) for _, raw in self.read(run)]
         begin = (first - before) * size
         return b"".join(parts)[begin : begin + count * size]
+
+
+def read_page_lsns(repository: Repository, cluster: ClusterUuid, pack: ObjectId, place: FooterPlace) -> U64:
+    """pd_lsn of every page of a pack, uint64, by page ordinal, in one range read; object-missing, Damaged."""
+    key = names.pack(cluster, pack)
+    return decode_lsns(repository.store.get(key, place.offset, place.lsns_end), place, key)
 
 
 def missing_as_damage(fault: Fault, obj: str) -> Fault:

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pgkeep.clock import Clock
-from pgkeep.errors import Fault
+from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.header import Header, ObjectType, expect_header
 from pgkeep.format.keyed import HashKeys
+from pgkeep.format.limits import MAX_SMALL_OBJECT
 from pgkeep.format.objects import (
     ClearKeys,
     IncarnationInfo,
     RepositoryInfo,
     decode_contents,
-    decode_info,
+    decode_incarnation,
     encode_object,
     required,
 )
@@ -43,9 +44,17 @@ class Repository:
 
     def read(self, key: str, type_: ObjectType) -> bytes:
         """A whole small object, its header checked; object-missing, Damaged."""
-        data = self.store.get(key)
+        data = read_small(self.store, key)
         expect_header(data, key, type_=type_, repository=self.id, object_=names.object_id(key))
         return data
+
+
+def read_small(store: Store, key: str) -> bytes:
+    """The bytes of an object that the format keeps small; Damaged when it is not."""
+    data = store.get(key, 0, MAX_SMALL_OBJECT + 1)
+    if len(data) > MAX_SMALL_OBJECT:
+        raise Damaged(key, f"is larger than the {MAX_SMALL_OBJECT} bytes that such an object may have")
+    return data
 
 
 def microseconds(clock: Clock) -> int:
@@ -71,7 +80,7 @@ def create_repository(store: Store, clock: Clock, writer: str, entropy: Entropy 
 def open_repository(store: Store) -> Repository:
     """no-repository when there is none; format-unsupported when a newer pgkeep made it; Damaged."""
     try:
-        data = store.get(names.REPOSITORY)
+        data = read_small(store, names.REPOSITORY)
     except Fault as fault:
         if fault.code != "object-missing":
             raise
@@ -89,8 +98,23 @@ def open_repository(store: Store) -> Repository:
         repository=ObjectId(data[16:32]),
         object_=names.object_id(obj),
     )
+    refuse_unknown_features(store, "read")
     keys = decode_record(required(contents, SectionType.CLEAR_KEYS, obj), ClearKeys, obj)
     return Repository(store, header.repository, HashKeys(keys.hash_key))
+
+
+def refuse_unknown_features(store: Store, what: str) -> None:
+    """format-unsupported when a newer pgkeep has changed what one must know to 'read' or 'write' here.
+
+    Sections have their critical bit; this is the same for whole objects, such as the lists of what is being deleted.
+    """
+    unknown = [part for part in store.list_parts(names.FEATURES) if part.endswith(f".{what}")]
+    if unknown:
+        raise Fault(
+            "format-unsupported",
+            f"{store.url} has features that this pgkeep must know to {what} there: {', '.join(unknown)}",
+            hint="use a newer pgkeep",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +148,7 @@ def clusters(repository: Repository) -> Iterator[Cluster]:
 
 def _incarnations(repository: Repository, uuid: ClusterUuid) -> Iterator[IncarnationInfo]:
     for stat in repository.store.list(names.incarnations(uuid)):
-        yield decode_info(repository.read(stat.key, ObjectType.INCARNATION), IncarnationInfo, stat.key)
+        yield decode_incarnation(repository.read(stat.key, ObjectType.INCARNATION), stat.key)
 
 
 def cluster_of_system(repository: Repository, system_id: int) -> Cluster:
