@@ -217,21 +217,23 @@ class Walk:
     def _beneath(self, directory: str, names: list[str]) -> Iterator[Entry]:
         """What lies in a directory, at any depth, in the order of whole paths.
 
-        A directory's entry and its content are two steps, since "a.b" sorts between "a" and "a/".
+        A directory's content waits until no sibling sorts before it: "a.b" comes between "a" and "a/".  The one that
+        was found last has to come first.
         """
         prefix = f"{directory}/" if directory else ""
-        steps: list[tuple[bytes, Entry, bool]] = []
-        for entry in self._entries(prefix, names):
-            key = os.fsencode(entry.path)
-            steps.append((key, entry, False))
-            if entry.type is not EntryType.FILE:
-                steps.append((key + b"/", entry, True))
-        steps.sort()
-        for _, entry, inside in steps:
-            if inside:
-                yield from self._content(entry)
-            else:
+        unlogged = None if relation_home(directory) is None else _unlogged(names)
+        waiting: list[Entry] = []
+        for name in sorted(names, key=os.fsencode):
+            path = prefix + name
+            while waiting and os.fsencode(f"{waiting[-1].path}/") < os.fsencode(path):
+                yield from self._content(waiting.pop())
+            entry = self._entry(path) if unlogged is None else self._relation(path, name, unlogged)
+            if entry is not None:
                 yield entry
+                if entry.type is not EntryType.FILE:
+                    waiting.append(entry)
+        while waiting:
+            yield from self._content(waiting.pop())
 
     def _content(self, entry: Entry) -> Iterator[Entry]:
         """What belongs to the backup beneath a directory or a tablespace."""
@@ -244,29 +246,34 @@ class Walk:
         elif path not in CONTENT_LEFT_OUT and path not in self._tablespaces_inside:
             yield from self._beneath(path, self._names(path))
 
-    def _entries(self, prefix: str, names: list[str]) -> Iterator[Entry]:
-        """The names of one directory as entries, unordered, without what is left out."""
-        relations: dict[str, Fork] = {}
-        if relation_home(prefix[:-1]) is not None:
-            relations, names = _relations(names)
-        root = f"{self._root}/"
-        for name in names:
-            path = prefix + name
-            try:
-                found = os.lstat(root + path)
-            except FileNotFoundError:
-                self.vanished.append(path)
-                continue
-            except OSError as error:
-                raise _unreadable(root + path, error) from error
-            if stat.S_ISREG(found.st_mode):
-                mode = stat.S_IMODE(found.st_mode)
-                yield Entry(path, EntryType.FILE, mode, found.st_size, relations.get(name))
-            elif (entry := self._other(path, found.st_mode)) is not None:
-                yield entry
+    def _relation(self, path: str, name: str, unlogged: frozenset[int]) -> Entry | None:
+        """The entry of a path in a directory of relations.
+
+        Unlogged relations keep their init fork alone, temporary relations and the relation cache nothing.
+        """
+        found = parse_relation_name(name)
+        if found is not None:
+            left_out = found.number in unlogged and found.fork is not Fork.INIT
+            return None if left_out else self._entry(path, found.fork)
+        if name.startswith(RELCACHE_PREFIX) or is_temporary_relation(name):
+            return None
+        return self._entry(path)
+
+    def _entry(self, path: str, fork: Fork | None = None) -> Entry | None:
+        """The entry of a path; None if it vanished or is of no kind that a backup can hold."""
+        try:
+            found = os.lstat(f"{self._root}/{path}")
+        except FileNotFoundError:
+            self.vanished.append(path)
+            return None
+        except OSError as error:
+            raise _unreadable(f"{self._root}/{path}", error) from error
+        if stat.S_ISREG(found.st_mode):
+            return Entry(path, EntryType.FILE, stat.S_IMODE(found.st_mode), found.st_size, fork)
+        return self._other(path, found.st_mode)
 
     def _other(self, path: str, mode: int) -> Entry | None:
-        """The entry of what is no regular file; None for sockets, pipes and devices."""
+        """The entry of what is no regular file; None for sockets, pipes and devices, which are noted."""
         is_tablespace = path.startswith("pg_tblspc/") and parse_oid(path[10:]) is not None
         if stat.S_ISDIR(mode):
             kind = EntryType.IN_PLACE_TABLESPACE if is_tablespace else EntryType.DIRECTORY
@@ -286,7 +293,8 @@ class Walk:
         try:
             names = [name for name in os.listdir(path) if not name.startswith(TEMPORARY_PREFIX)]
         except FileNotFoundError:
-            if relation_home(directory) is None:
+            home = relation_home(directory)
+            if home is None or home[1] == 0:
                 raise _vanished(path) from None
             self.vanished.append(directory)
             return []
@@ -315,19 +323,10 @@ class Walk:
                 yield os.path.relpath(location, root)
 
 
-def _relations(names: list[str]) -> tuple[dict[str, Fork], list[str]]:
-    """The forks of the relation files among the names of a directory of relations, and the names to keep.
-
-    Unlogged relations keep their init fork alone, temporary relations and the relation cache nothing.
-    """
-    parsed = {name: found for name in names if (found := parse_relation_name(name)) is not None}
-    unlogged = {found.number for found in parsed.values() if found.fork is Fork.INIT}
-    forks = {
-        name: found.fork for name, found in parsed.items() if found.fork is Fork.INIT or found.number not in unlogged
-    }
-    others = (name for name in names if name not in parsed)
-    kept = [name for name in others if not (name.startswith(RELCACHE_PREFIX) or is_temporary_relation(name))]
-    return forks, [*forks, *kept]
+def _unlogged(names: list[str]) -> frozenset[int]:
+    """The relations among the names of a directory that have an init fork."""
+    found = (parse_relation_name(name) for name in names if "_init" in name)
+    return frozenset(each.number for each in found if each is not None and each.fork is Fork.INIT)
 
 
 def _foreign_link(path: str) -> Fault:
