@@ -14,6 +14,7 @@ from pgkeep.clock import SystemClock
 from pgkeep.errors import Fault
 from pgkeep.format.keyed import HashKeys
 from pgkeep.pg.page import BLCKSZ, PageChecker, PageReport
+from pgkeep.pg.relmap import RELMAP_NAME, read_relmap
 from pgkeep.repo.packwriter import PackWriter, WrittenPack
 from pgkeep.repo.repository import Repository
 from pgkeep.store.open import open_store
@@ -21,6 +22,7 @@ from pgkeep.values.ids import ClusterUuid, ObjectId
 
 CHUNK: Final = 2 << 20
 """Bytes read and checked at a time: 256 pages, which numpy likes and the processor's cache holds."""
+_RELMAP: Final = f"/{RELMAP_NAME}".encode()
 REREAD_DELAY: Final = 0.01
 """Seconds before a page that looks damaged is read again: a write in flight is over by then."""
 
@@ -71,10 +73,15 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """The results of a task's runs, and bytes stored in packs by this worker so far."""
+    """The results of a task's runs, and what this worker has done so far."""
 
     runs: list[RunResult]
+    worker: int
+    """Process id."""
     stored: int
+    """Bytes of this worker's packs, the one that is being filled included."""
+    packs: tuple[ObjectId, ...]
+    """Packs that this worker has put into the store since the last result."""
 
 
 class BackupWorker:
@@ -84,6 +91,7 @@ class BackupWorker:
         repository = Repository(open_store(settings.url), settings.repository, HashKeys(settings.hash_key))
         self._settings = settings
         self._writer = PackWriter(repository, settings.cluster, SystemClock(), page_size=BLCKSZ, level=settings.level)
+        self._told = 0
         self._checker = PageChecker()
         self._buffer = bytearray(CHUNK)
 
@@ -92,7 +100,9 @@ class BackupWorker:
         root = os.fsencode(self._settings.data_directory)
         for run in task:
             results.append(self._run(root, run))
-        return TaskResult(results, self._writer.stored)
+        new = tuple(pack.id for pack in self._writer.written[self._told :])
+        self._told += len(new)
+        return TaskResult(results, os.getpid(), self._writer.stored, new)
 
     def finish(self) -> list[WrittenPack]:
         return self._writer.finish()
@@ -110,12 +120,24 @@ class BackupWorker:
             raise _unreadable(path, error) from error
         try:
             os.posix_fadvise(descriptor, run.start, run.length, os.POSIX_FADV_SEQUENTIAL)
-            self._copy(descriptor, path, run, result)
+            if run.path.endswith(_RELMAP):
+                self._relmap(path, run, result)
+            else:
+                self._copy(descriptor, path, run, result)
+        except FileNotFoundError:
+            result.vanished = True
         except OSError as error:
             raise _unreadable(path, error) from error
         finally:
             os.close(descriptor)
         return result
+
+    def _relmap(self, path: bytes, run: FileRun, result: RunResult) -> None:
+        """pg_filenode.map is overwritten in place before 16: a reading whose checksum is wrong is repeated."""
+        data = read_relmap(os.fsdecode(path))
+        if len(data) != run.length:
+            raise Fault("datadir-invalid", f"{os.fsdecode(path)} has {len(data)} bytes, expected {run.length}")
+        result.extents.append(PlacedExtent(*self._writer.add_bytes(run.path, 0, memoryview(data)), len(data)))
 
     def _copy(self, descriptor: int, path: bytes, run: FileRun, result: RunResult) -> None:
         done = 0

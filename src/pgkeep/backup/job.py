@@ -1,0 +1,319 @@
+"""run_backup: one physical backup of a running primary, from the connection to the manifest.
+
+The order, seen from a crash (docs/format/order.md): until the manifest is created there is no backup, whatever lies in
+the store; the manifest is created when every pack is durable and every WAL segment from start to stop is archived.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from pgkeep.backup.assemble import CopiedFile, EntryMaker, PackTable, bad_pages
+from pgkeep.backup.describe import Course, databases, manifest_info, server_info, tablespaces
+from pgkeep.backup.source import (
+    Inventory,
+    Names,
+    attachments,
+    check_local,
+    check_settings,
+    owner_name,
+    read_names,
+    scan_complete,
+)
+from pgkeep.backup.tasks import Task, content_length, is_copied_apart, plan_tasks
+from pgkeep.backup.walwait import read_history, wait_for_archive
+from pgkeep.backup.worker import BackupWorker, PlacedExtent, RunResult, TaskResult, WorkerSettings
+from pgkeep.clock import Clock
+from pgkeep.crew import Crew
+from pgkeep.errors import Fault
+from pgkeep.events import Announce, Phase, Progress, Warned
+from pgkeep.format import names
+from pgkeep.format.frame import FrameKind
+from pgkeep.format.manifest import BadPages, Entry, Inner, ManifestInfo, Outer, WalNeeds, WalRange
+from pgkeep.pg.completeness import check_complete
+from pgkeep.pg.controlfile import CONTROL_FILE, read_control_bytes
+from pgkeep.pg.datadir import DataDirectory, EntryType
+from pgkeep.pg.facts import Identity, ServerFacts
+from pgkeep.pg.page import BLCKSZ
+from pgkeep.pg.server import Server, StartedBackup, StoppedBackup, connect
+from pgkeep.repo.backups import seen_manifests, write_backup
+from pgkeep.repo.packwriter import PackWriter, WrittenPack
+from pgkeep.repo.repository import Cluster, Entropy
+from pgkeep.repo.walarchive import WalArchive
+from pgkeep.values.ids import BackupId, ObjectId
+from pgkeep.values.wal import Segment, last_segment_number
+
+WATCH_EVERY: Final = 5.0
+"""Seconds between two looks at the server while files are copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRequest:
+    """What the caller wants.  `processes` are workers, `level` is zstd's, `archive_timeout` seconds."""
+
+    connection: str
+    label: str = "pgkeep"
+    fast_checkpoint: bool = True
+    processes: int = 2
+    level: int = 3
+    archive_timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    """The backup that now exists."""
+
+    info: ManifestInfo
+    seconds: float
+    checkpoint_seconds: float
+    """Of them waiting for the start checkpoint."""
+    archive_seconds: float
+    """Of them waiting for the archive at the end."""
+
+
+def run_backup(
+    cluster: Cluster, request: BackupRequest, clock: Clock, announce: Announce, entropy: Entropy = os.urandom
+) -> BackupResult:
+    """Take a backup; returns when it exists.
+
+    Faults: postgres-*, datadir-*, cluster-mismatch, backup-invalidated, wal-not-archived, wal-differs, worker-died,
+    io, and those of the store.
+    """
+    with ExitStack() as stack:
+        server = stack.enter_context(connect(request.connection))
+        facts = server.facts()
+        archive = _archive(cluster, facts)
+        check_settings(facts)
+        check_local(facts)
+        backup = BackupId.make(clock.now(), entropy(4))
+        job = _Job(cluster, archive, request, clock, announce, entropy, server, facts, backup)
+        stack.callback(job.discard)
+        return job.run()
+
+
+def _archive(cluster: Cluster, facts: ServerFacts) -> WalArchive:
+    known = cluster.incarnation(facts.system_identifier)
+    if known is None:
+        listed = ", ".join(str(info.system_id) for info in cluster.incarnations)
+        raise Fault(
+            "cluster-mismatch",
+            f"the server has system identifier {facts.system_identifier}, the repository's cluster {cluster.name} is"
+            f" {listed}",
+            hint="check connection in pgkeep.toml; after pg_upgrade or a restore: pgkeep init --adopt",
+        )
+    return WalArchive(cluster, facts.system_identifier, known.wal_segment_size)
+
+
+@dataclass
+class _Job:
+    """One backup's state from start to manifest."""
+
+    cluster: Cluster
+    archive: WalArchive
+    request: BackupRequest
+    clock: Clock
+    announce: Announce
+    entropy: Entropy
+    server: Server
+    facts: ServerFacts
+    backup: BackupId
+    copied: dict[int, CopiedFile] = field(default_factory=dict)
+    packs: list[WrittenPack] = field(default_factory=list)
+    uncommitted: set[ObjectId] = field(default_factory=set)
+    watched: float = 0.0
+
+    def run(self) -> BackupResult:
+        began = self.clock.monotonic()
+        self.announce(Phase("start", "waiting for the checkpoint that begins the backup"))
+        started = self.server.backup_start(self.request.label, fast=self.request.fast_checkpoint)
+        began_at = self.server.clock()
+        checkpointed = self.clock.monotonic()
+        identity = self.server.identity()
+        if identity.timeline != self.facts.timeline:
+            self.server.check_same(self.facts.identity)
+        with ThreadPoolExecutor(1) as side:
+            naming = side.submit(self._names)
+            directory, inventory, control = self._copy(started, identity)
+            stopped = self._stop(identity)
+            names_read = naming.result()
+        self._check_still_complete(directory, inventory)
+        after_stop = self.server.clock()
+        snapshot = str(self.server.snapshot())
+        copied_at = self.clock.monotonic()
+        needs = self._wait_for_wal(started, stopped, identity.timeline)
+        archived = self.clock.monotonic()
+        entries = self._entries(directory, control)
+        course = Course(
+            self.backup, self.request.label, started, stopped, began_at, after_stop, identity.timeline, snapshot
+        )
+        info = self._commit(course, directory, entries, names_read, inventory, needs)
+        return BackupResult(info, self.clock.monotonic() - began, checkpointed - began, archived - copied_at)
+
+    def discard(self) -> None:
+        """Remove the packs of a backup that did not come into being; what cannot be removed is harmless."""
+        for pack in self.uncommitted:
+            with suppress(Fault):
+                self.cluster.repository.store.delete(names.pack(self.cluster.uuid, pack))
+
+    # ---- copying
+
+    def _copy(self, started: StartedBackup, identity: Identity) -> tuple[DataDirectory, Inventory, bytes]:
+        """All files but pg_control by the workers, then pg_control."""
+        self.announce(Phase("copy", "copying the data directory"))
+        directory, inventory = scan_complete(self.server, self.facts.data_directory)
+        for path in directory.skipped:
+            self.announce(Warned("file-skipped", f"{path} is a socket, pipe or device and not in the backup"))
+        total = sum(content_length(entry) for entry in directory.entries)
+        tasks = plan_tasks(directory.entries, self.facts.relation_segment_blocks)
+        with Crew[Task, TaskResult, list[WrittenPack]](
+            self.request.processes, BackupWorker, self._worker_settings(started)
+        ) as crew:
+            done, stored = 0, 0
+            by_worker: dict[int, int] = {}
+            for result in crew.run(tasks, lambda: self._watch(identity)):
+                self.uncommitted.update(result.packs)
+                by_worker[result.worker] = result.stored
+                done += sum(run.length for run in result.runs)
+                stored = sum(by_worker.values())
+                self._keep(result.runs)
+                self.announce(Progress(done, total, stored))
+            for written in crew.finish():
+                self._own(written)
+        self._watch(identity, now=True)
+        _, control = read_control_bytes(os.path.join(self.facts.data_directory, CONTROL_FILE), self.clock)
+        self.announce(Progress(total, total, stored))
+        return directory, inventory, control
+
+    def _worker_settings(self, started: StartedBackup) -> WorkerSettings:
+        repository = self.cluster.repository
+        return WorkerSettings(
+            repository.store.url,
+            repository.id,
+            repository.keys.root,
+            self.cluster.uuid,
+            self.facts.data_directory,
+            self.request.level,
+            self.facts.data_checksums,
+            started.lsn,
+        )
+
+    def _keep(self, runs: Sequence[RunResult]) -> None:
+        for run in runs:
+            self.copied.setdefault(run.file, CopiedFile()).add(run)
+
+    def _own(self, written: Sequence[WrittenPack]) -> None:
+        self.packs += written
+        self.uncommitted.update(pack.id for pack in written)
+
+    def _names(self) -> Names:
+        """Runs beside the copying, over connections of its own."""
+        with connect(self.request.connection) as server:
+            return read_names(server, self.announce)
+
+    def _watch(self, identity: Identity, *, now: bool = False) -> None:
+        """Notice a lost connection, a restart, a promotion or a dead archiver before hours are spent."""
+        if not now and self.clock.monotonic() - self.watched < WATCH_EVERY:
+            return
+        self.watched = self.clock.monotonic()
+        self.server.check_same(identity)
+
+    # ---- stopping
+
+    def _stop(self, identity: Identity) -> StoppedBackup:
+        self.announce(Phase("stop", "ending the backup on the server"))
+        self.server.check_same(identity)
+        return self.server.backup_stop()
+
+    def _check_still_complete(self, directory: DataDirectory, before: Inventory) -> None:
+        """What must be there and vanished while it was copied makes the backup void.
+
+        Relation files are left aside: they vanish by DROP and TRUNCATE, and WAL knows.
+        """
+        after = Inventory.of(self.server)
+        kept = tuple(
+            entry
+            for number, entry in enumerate(directory.entries)
+            if entry.fork is None and not (number in self.copied and self.copied[number].vanished)
+        )
+        left = replace(directory, entries=kept)
+        fault = check_complete(left, before.homes_still_in(after), before.tablespaces_still_in(after))
+        if fault is not None:
+            raise fault
+
+    def _wait_for_wal(self, started: StartedBackup, stopped: StoppedBackup, timeline: int) -> WalNeeds:
+        self.announce(Phase("archive", "waiting for the WAL that makes the backup consistent"))
+        size = self.archive.segment_size
+        needed = WalRange(timeline=timeline, first=started.lsn // size, last=last_segment_number(stopped.lsn, size))
+        wal_directory = os.path.join(self.facts.data_directory, "pg_wal")
+        segments = [Segment(timeline, number) for number in range(needed.first, needed.last + 1)]
+        timeout = self.request.archive_timeout
+        wait_for_archive(self.archive, segments, wal_directory, self.clock, timeout, self.server.archiver)
+        return WalNeeds(ranges=[needed], history=read_history(self.archive, timeline, wal_directory))
+
+    # ---- the manifest
+
+    def _entries(self, directory: DataDirectory, control: bytes) -> tuple[list[Entry], PackTable]:
+        """The manifest's entries; writes the last pack, of pg_control and the extent maps."""
+        repository = self.cluster.repository
+        writer = PackWriter(
+            repository, self.cluster.uuid, self.clock, page_size=BLCKSZ, level=self.request.level,
+            entropy=self.entropy,
+        )  # fmt: skip
+        table = PackTable()
+        maker = EntryMaker(
+            table,
+            lambda path, data: writer.add_bytes(path, 0, memoryview(data), FrameKind.MAPS),
+            repository.keys.extent_map,
+        )
+        for number, entry in enumerate(directory.entries):
+            if entry.type is EntryType.FILE and is_copied_apart(entry.path):
+                place = writer.add_bytes(os.fsencode(entry.path), 0, memoryview(control))
+                run = RunResult(number, 0, len(control), [PlacedExtent(*place, len(control))])
+                self._keep([run])
+        entries = list(maker.entries(directory.entries, self.copied))
+        self._own(writer.finish())
+        return entries, table
+
+    def _commit(
+        self, course: Course, directory: DataDirectory, content: tuple[list[Entry], PackTable], found: Names,
+        inventory: Inventory, needs: WalNeeds,
+    ) -> ManifestInfo:  # fmt: skip
+        self.announce(Phase("commit", "writing the manifest"))
+        entries, table = content
+        bad = bad_pages(directory.entries, self.copied, course.stopped.lsn)
+        for file in bad:
+            self._warn_of(file)
+        stored = sum(pack.footer.object_length for pack in self.packs)
+        info = manifest_info(self.cluster, self.facts, course, entries, stored, sum(len(file.blocks) for file in bad))
+        inner = Inner(
+            server=server_info(self.facts, owner_name(self.facts.data_directory), course.snapshot),
+            backup_label=course.stopped.backup_label,
+            tablespace_map=course.stopped.tablespace_map,
+            wal=needs,
+            bad_pages=bad,
+            relations=found.relations,
+            collations=found.collations,
+            attachments=attachments(self.facts, self.announce),
+            tablespaces=tablespaces(inventory),
+            databases=databases(inventory),
+        )
+        outer = Outer(info, seen_manifests(self.cluster), table.rows(self.packs))
+        write_backup(self.cluster, outer, inner, entries, self.clock)
+        self.uncommitted.clear()
+        return info
+
+    def _warn_of(self, file: BadPages) -> None:
+        shown = ", ".join(map(str, file.blocks[:5])) + (" ..." if len(file.blocks) > 5 else "")
+        path = file.path.decode("utf-8", "backslashreplace")
+        self.announce(
+            Warned(
+                "bad-pages",
+                f"{len(file.blocks)} pages of {path} are damaged on the server: blocks {shown}",
+                "they are in the backup as they are; find the relation and restore it from an older backup",
+            )
+        )
