@@ -39,19 +39,42 @@ def read_history(archive: WalArchive, timeline: int) -> History:
     return parse_history(timeline, archive.history(timeline), obj)
 
 
-def histories(
-    archive: WalArchive, listing: Listing | None = None, known: Iterable[History] = ()
-) -> dict[int, History]:
-    """The history of every timeline that has WAL or a history file, by timeline.
+@dataclass(frozen=True, slots=True)
+class Timelines:
+    """Every timeline of an archive: its history, or why the history cannot be read."""
 
-    `known` are histories from elsewhere (backups bring theirs), used where the archive has no file.  Damaged.
+    histories: dict[int, History]
+    damaged: dict[int, Damaged]
+
+
+def read_timelines(
+    archive: WalArchive, listing: Listing | None = None, known: Iterable[History] = ()
+) -> Timelines:
+    """The history of every timeline that has WAL or a history file.
+
+    `known` are histories from elsewhere (backups bring theirs), used where the archive has no readable file.
     """
     listed = listing or archive.listing()
     found = {history.timeline: history for history in known}
-    found |= {timeline: read_history(archive, timeline) for timeline in listed.timelines_with_history}
+    damaged: dict[int, Damaged] = {}
+    for timeline in listed.timelines_with_history:
+        try:
+            found[timeline] = read_history(archive, timeline)
+        except Damaged as damage:
+            if timeline not in found:
+                damaged[timeline] = damage
     for timeline in with_wal(listed):
-        found.setdefault(timeline, History(timeline))
-    return dict(sorted(found.items()))
+        if timeline not in damaged:
+            found.setdefault(timeline, History(timeline))
+    return Timelines(dict(sorted(found.items())), damaged)
+
+
+def histories(archive: WalArchive) -> dict[int, History]:
+    """The history of every timeline that has WAL or a history file, by timeline, ascending.  Damaged."""
+    timelines = read_timelines(archive)
+    for damage in timelines.damaged.values():
+        raise damage
+    return timelines.histories
 
 
 def with_wal(listing: Listing) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ replays what it finds elsewhere; above 125 it stops (RestoreArchivedFile in xlog
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -131,6 +132,8 @@ def _get_segment(archive: WalArchive, name: str, destination: str, history: Hist
     except Fault as fault:
         if fault.code != "object-missing":
             raise
+        if _precedes_its_timeline(archive, segment, history):
+            return GetOutcome(GetStatus.MISSING, name)
         _check_gap(archive, segment, history)
         return _get_partial(archive, segment, destination, history)
     write_durably(destination, content)
@@ -149,6 +152,12 @@ def _check_branch(segment: Segment, name: str, history: History, size: int) -> N
         hint=f"{Segment(right, segment.number).name(size)} is what recovery needs; if it is not archived, restore"
         f" again to an earlier target or along another timeline",
     )
+
+
+def _precedes_its_timeline(archive: WalArchive, segment: Segment, history: History | None) -> bool:
+    """True when the timeline began in a later segment: an ancestor's file is the right one, and this one never was."""
+    own = history or next(_archived_histories(archive, [segment.timeline]), None)
+    return own is not None and segment.number < own.began_at(segment.timeline) // archive.segment_size
 
 
 def _check_gap(archive: WalArchive, segment: Segment, history: History | None) -> None:
@@ -204,7 +213,8 @@ def _allowed(
     archive: WalArchive, partials: tuple[Partial, ...], segment: Segment, history: History | None
 ) -> tuple[Partial, ...]:
     chosen = history is not None and history.timeline == segment.timeline
-    points = forks(_descendants(archive, segment.timeline), segment.timeline)
+    younger = (timeline for timeline in archive.timelines() if timeline > segment.timeline)
+    points = forks(_archived_histories(archive, younger), segment.timeline)
     allowed = servable(partials, points, archive.segment_size, chosen=chosen)
     if chosen and not allowed:
         raise Fault(
@@ -216,16 +226,13 @@ def _allowed(
     return allowed
 
 
-def _descendants(archive: WalArchive, timeline: int) -> list[History]:
-    found = []
-    for other in archive.timelines():
-        if other > timeline:
-            try:
-                found.append(read_history(archive, other))
-            except Fault as fault:
-                if fault.code != "object-missing":
-                    raise
-    return found
+def _archived_histories(archive: WalArchive, timelines: Iterable[int]) -> Iterator[History]:
+    for timeline in timelines:
+        try:
+            yield read_history(archive, timeline)
+        except Fault as fault:
+            if fault.code != "object-missing":
+                raise
 
 
 def _missing_or_raise(fault: Fault, name: str) -> GetOutcome:
