@@ -175,6 +175,14 @@ class WalArchive:
             numbers.sort()
         return Listing(self.segment_size, segments, tuple(partials), tuple(sorted(histories)))
 
+    def objects(self) -> Iterator[tuple[str, ObjectType]]:
+        """(key, type) of every object that holds WAL, by one listing; claims are left out."""
+        for stat in self.cluster.repository.store.list(self._root()):
+            name = stat.key.rsplit("/", 1)[1]
+            kind = WalFileKind.PARTIAL if name[24:33] == ".partial." else wal_file_kind(name)
+            if kind is not None:
+                yield stat.key, _TYPES[kind]
+
     def timelines(self) -> list[int]:
         """Every timeline that the archive has a folder for, ascending, by one small listing."""
         found: list[int] = []

@@ -1,0 +1,261 @@
+"""verify: every object of every backup and all WAL read and re-hashed, and WAL continuity against each backup's needs.
+
+1. Nothing is believed but bytes: sizes and names of a listing prove nothing.
+2. A damaged object is a finding; the next one is checked.  An unreachable store ends the run: no answer is no "sound".
+3. Each pack is read once, however many backups use it; each finding names the backups that it costs.
+4. The work fans out over a `concurrent.futures.Executor`, whatever is behind it: tasks and answers pickle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+from pgkeep.catalog.continuity import Gap, gaps, needs_gaps, newest
+from pgkeep.catalog.timelines import continues, read_timelines
+from pgkeep.clock import Clock
+from pgkeep.errors import Fault
+from pgkeep.events import Announce, Phase, Progress
+from pgkeep.format import names
+from pgkeep.format.header import ObjectType
+from pgkeep.format.objects import IncarnationInfo
+from pgkeep.format.tail import FooterPlace
+from pgkeep.repo.backups import Manifest, backup_ids, read_manifest
+from pgkeep.repo.check import (
+    Checked,
+    RepositoryAddress,
+    check_pack,
+    check_places,
+    check_wal,
+    is_damage,
+)
+from pgkeep.repo.repository import Cluster
+from pgkeep.repo.walarchive import WalArchive
+from pgkeep.values.ids import BackupId, ClusterUuid, ObjectId
+from pgkeep.values.lsn import Lsn
+from pgkeep.values.wal import Segment
+
+WAL_BATCH: Final = 8
+"""WAL objects of one task: a segment alone is too little work to hand to another process."""
+AHEAD: Final = 64
+"""Tasks that wait in the executor at most, so that memory does not grow with the repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupVerdict:
+    """What was found for one backup; it is sound when there are no problems."""
+
+    backup: str
+    problems: tuple[str, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` found; `bytes` were read from the store."""
+
+    backups: tuple[BackupVerdict, ...]
+    wal_problems: tuple[str, ...]
+    packs: int
+    wal_objects: int
+    bytes: int
+    seconds: float
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.wal_problems and all(verdict.is_sound for verdict in self.backups)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAddress:
+    """How another process opens the same cluster (picklable)."""
+
+    repository: RepositoryAddress
+    uuid: ClusterUuid
+    incarnations: tuple[IncarnationInfo, ...]
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> ClusterAddress:
+        return cls(RepositoryAddress.of(cluster.repository), cluster.uuid, cluster.incarnations)
+
+    def open(self) -> Cluster:
+        return Cluster(self.repository.open(), self.uuid, self.incarnations)
+
+
+@dataclass(frozen=True, slots=True)
+class _PackTask:
+    address: ClusterAddress
+    pack: ObjectId
+    place: FooterPlace
+
+    def run(self) -> list[Checked]:
+        cluster = self.address.open()
+        return [check_pack(cluster.repository, cluster.uuid, self.pack, self.place)]
+
+
+@dataclass(frozen=True, slots=True)
+class _WalTask:
+    address: ClusterAddress
+    system_id: int
+    segment_size: int
+    objects: tuple[tuple[str, ObjectType], ...]
+
+    def run(self) -> list[Checked]:
+        archive = WalArchive(self.address.open(), self.system_id, self.segment_size)
+        return [check_wal(archive, key, type_) for key, type_ in self.objects]
+
+
+@dataclass(frozen=True, slots=True)
+class _PlacesTask:
+    """The extents of one backup."""
+
+    address: ClusterAddress
+    backup: BackupId
+
+    def run(self) -> list[Checked]:
+        cluster = self.address.open()
+        try:
+            manifest = read_manifest(cluster, self.backup)
+        except Fault as fault:
+            if not is_damage(fault):
+                raise
+            return []  # reported by the reader of all manifests
+        return [Checked(manifest.key, 0, tuple(check_places(cluster, manifest)))]
+
+
+_Task = _PackTask | _WalTask | _PlacesTask
+
+
+def _run(task: _Task) -> list[Checked]:
+    return task.run()
+
+
+@dataclass(slots=True)
+class _Findings:
+    """Problems by object, collected while the tasks come back."""
+
+    damage: dict[str, list[str]] = field(default_factory=dict)
+    unreadable: dict[BackupId, str] = field(default_factory=dict)
+    packs: int = 0
+    wal_objects: int = 0
+    bytes: int = 0
+
+    def add(self, checked: Checked) -> None:
+        self.bytes += checked.bytes
+        for found in checked.damage:
+            self.damage.setdefault(checked.key, []).append(found.problem)
+
+
+def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announce) -> VerifyReport:
+    """Read everything.  Damage is in the report; faults are those of the store (store-unreachable ...)."""
+    began = clock.monotonic()
+    announce(Phase("manifests", "reading the manifests"))
+    findings = _Findings()
+    manifests = _manifests(cluster, findings)
+    archives = [WalArchive(cluster, info.system_id, info.wal_segment_size) for info in cluster.incarnations]
+    tasks = list(_tasks(cluster, manifests, archives, findings))
+    announce(Phase("objects", f"re-hashing {findings.packs} packs and {findings.wal_objects} WAL objects"))
+    for done, answer in enumerate(_fan_out(executor, tasks), 1):
+        for checked in answer:
+            findings.add(checked)
+        announce(Progress(done, len(tasks), findings.bytes))
+    wal = tuple(problem for archive in archives for problem in _wal_problems(archive, manifests, findings))
+    verdicts = tuple(_verdict(backup, manifests.get(backup), archives, findings) for backup in backup_ids(cluster))
+    seconds = clock.monotonic() - began
+    return VerifyReport(verdicts, wal, findings.packs, findings.wal_objects, findings.bytes, seconds)
+
+
+def _manifests(cluster: Cluster, findings: _Findings) -> dict[BackupId, Manifest]:
+    manifests: dict[BackupId, Manifest] = {}
+    for backup in backup_ids(cluster):
+        try:
+            manifests[backup] = read_manifest(cluster, backup)
+        except Fault as fault:
+            if not is_damage(fault):
+                raise
+            findings.unreadable[backup] = fault.message
+    return manifests
+
+
+def _tasks(
+    cluster: Cluster, manifests: Mapping[BackupId, Manifest], archives: Sequence[WalArchive], findings: _Findings
+) -> Iterator[_Task]:
+    address = ClusterAddress.of(cluster)
+    packs = {pack.id: pack.footer for manifest in manifests.values() for pack in manifest.outer.packs}
+    findings.packs = len(packs)
+    for pack, place in packs.items():
+        yield _PackTask(address, pack, place)
+    for backup in manifests:
+        yield _PlacesTask(address, backup)
+    for archive in archives:
+        objects = archive.objects()
+        while batch := tuple(islice(objects, WAL_BATCH)):
+            findings.wal_objects += len(batch)
+            yield _WalTask(address, archive.system_id, archive.segment_size, batch)
+
+
+def _fan_out(executor: Executor, tasks: Iterable[_Task]) -> Iterator[list[Checked]]:
+    """Answers as they come; the first fault ends it."""
+    source = iter(tasks)
+    waiting: set[Future[list[Checked]]] = {executor.submit(_run, task) for task in islice(source, AHEAD)}
+    try:
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            waiting |= {executor.submit(_run, task) for task in islice(source, len(done))}
+            for future in done:
+                yield future.result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _verdict(
+    backup: BackupId, manifest: Manifest | None, archives: Sequence[WalArchive], findings: _Findings
+) -> BackupVerdict:
+    if manifest is None:
+        return BackupVerdict(backup, (findings.unreadable[backup],))
+    problems = list(findings.damage.get(manifest.key, ()))
+    for pack in manifest.outer.packs:
+        problems += findings.damage.get(names.pack(ClusterUuid(manifest.info.cluster), pack.id), ())
+    for archive in archives:
+        if archive.system_id == manifest.info.system_id:
+            problems += _wal_of_backup(archive, manifest, findings)
+    return BackupVerdict(backup, tuple(problems))
+
+
+def _wal_of_backup(archive: WalArchive, manifest: Manifest, findings: _Findings) -> Iterator[str]:
+    """What its own WAL lacks to make the backup consistent."""
+    size = archive.segment_size
+    for gap in needs_gaps(archive.listing(), manifest.inner.wal):
+        yield f"the WAL that makes it consistent is missing: {gap.describe(size)}"
+    for needed in manifest.inner.wal.ranges:
+        for number in range(needed.first, needed.last + 1):
+            name = Segment(needed.timeline, number).name(size)
+            if archive.key(name) in findings.damage:
+                yield f"the WAL that makes it consistent is damaged: {name}"
+
+
+def _wal_problems(archive: WalArchive, manifests: Mapping[BackupId, Manifest], findings: _Findings) -> Iterator[str]:
+    """Damaged WAL objects, and gaps between the oldest backup's start and the newest segment of each lineage."""
+    prefix = names.wal_root(archive.cluster.uuid, archive.system_id)
+    for key, problems in findings.damage.items():
+        if key.startswith(prefix):
+            yield from problems
+    infos = [m.info for m in manifests.values() if m.info.system_id == archive.system_id]
+    listing = archive.listing()
+    reported: set[Gap] = set()
+    for history in read_timelines(archive, listing).histories.values():
+        starts = [info.start_lsn for info in infos if continues(history, info.timeline, Lsn(info.stop_lsn))]
+        last = newest(listing, history)
+        if not starts or last is None:
+            continue
+        for gap in gaps(listing, history, min(starts) // archive.segment_size, last.number):
+            if gap not in reported:
+                reported.add(gap)
+                yield f"WAL is missing: {gap.describe(archive.segment_size)}; no recovery can pass it"
