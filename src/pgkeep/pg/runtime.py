@@ -44,7 +44,7 @@ def command_for(account: Account, build_in: Path) -> tuple[str, ...]:
     for library in _libraries(account, build_in):
         for interpreter in _interpreters(account, build_in):
             wrapper = (str(_wrapper(build_in, interpreter, library)),)
-            if _answers_version(account, wrapper):
+            if answers_version(account, wrapper):
                 return wrapper
     raise Fault(
         "postgres-program",
@@ -61,10 +61,11 @@ def shell_command(argv: Sequence[str]) -> str:
 def _runs_this(account: Account, argv: Sequence[str]) -> bool:
     """True when `argv` is this very package, and not another one that happens to be installed there."""
     probe = [*argv[:-2], "-c", "import pgkeep; print(pgkeep.__file__)"]
-    return _without_python_path(account, probe, pgkeep.__file__) and _answers_version(account, argv)
+    return _without_python_path(account, probe, pgkeep.__file__) and answers_version(account, argv)
 
 
-def _answers_version(account: Account, argv: Sequence[str]) -> bool:
+def answers_version(account: Account, argv: Sequence[str]) -> bool:
+    """True when `argv`, run by `account` without this process's PYTHON* variables, is pgkeep of this version."""
     return _without_python_path(account, [*argv, "--version"], pgkeep.__version__)
 
 
@@ -170,6 +171,7 @@ def _wrapper(build_in: Path, interpreter: Sequence[str], library: Sequence[Path]
     words = [f"{name}={shlex.quote(value)}" for name, _, value in (a.partition("=") for a in assignments)]
     words += [f"PYTHONPATH={shlex.quote(path)}", "PYTHONDONTWRITEBYTECODE=1", "exec", shlex.quote(program)]
     script = build_in / "pgkeep"
+    words.insert(0, f"PGKEEP_PROGRAM={shlex.quote(str(script))}")  # how the program finds itself (cli/program.py)
     script.write_text(
         "#!/bin/sh\n"
         "# made by pgkeep, for the account that runs a PostgreSQL server\n"

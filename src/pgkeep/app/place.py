@@ -1,0 +1,53 @@
+"""Open what the configuration names: a cluster in a repository."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+from pgkeep.clock import Clock
+from pgkeep.config.settings import ClusterSettings, Settings
+from pgkeep.events import Announce, silent
+from pgkeep.repo.repository import Cluster, Repository, cluster_named, open_repository
+from pgkeep.store.open import open_store
+from pgkeep.store.port import Store
+from pgkeep.store.wrap.retrying import RetryingStore
+
+APPLICATION: Final = "pgkeep"
+"""application_name of every connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """--cluster and --repo; None means the only one of the file."""
+
+    cluster: str | None = None
+    repo: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a command works on: a cluster of a repository, and the configuration's word on it."""
+
+    settings: ClusterSettings
+    repository: Repository
+    cluster: Cluster
+
+
+def open_place(settings: Settings, selection: Selection, clock: Clock, announce: Announce = silent) -> Place:
+    """no-repository, cluster-unknown, usage, and the store's faults."""
+    chosen = settings.cluster(selection.cluster)
+    url = settings.repository(selection.repo).url
+    repository = open_repository(patient(open_store(url), clock, announce))
+    return Place(chosen, repository, cluster_named(repository, chosen.name))
+
+
+def patient(store: Store, clock: Clock, announce: Announce = silent) -> Store:
+    """The store, asked again after `store-unreachable`."""
+    return RetryingStore(store, clock, _chance, announce=announce)
+
+
+def _chance() -> float:
+    """Uniform in [0, 1); the module `random` would cost `wal push` more to import than this."""
+    return int.from_bytes(os.urandom(4)) / (1 << 32)

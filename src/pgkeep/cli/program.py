@@ -1,0 +1,17 @@
+"""How this very program is started again: by archive_command, by restore_command, by the demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+
+def own_command(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Absolute: PGKEEP_PROGRAM if set (a wrapper), the script `pgkeep` if this process is it, else python -m pgkeep."""
+    if wrapper := environment.get("PGKEEP_PROGRAM"):
+        return (wrapper,)
+    script = os.path.abspath(sys.argv[0])
+    if os.path.basename(script) == "pgkeep" and os.access(script, os.X_OK):
+        return (script,)
+    return (sys.executable, "-P", "-m", "pgkeep")

@@ -1,0 +1,199 @@
+"""What is shown while a job runs: a live line on a terminal, log lines elsewhere, JSON lines for machines.
+
+Each class takes the events of `pgkeep.events`; `close` ends what it shows.  None of them can end a job: they write to a
+`Stream`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from pgkeep.cli.render.stream import Stream
+from pgkeep.clock import Clock
+from pgkeep.events import Event, Noted, Phase, Progress, Warned
+from pgkeep.values.quantity import show_duration, show_size
+
+LOG_EVERY = 10.0
+JSON_EVERY = 1.0
+LIVE_EVERY = 0.1
+
+
+class Announcer(Protocol):
+    """Shows events as they come."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def close(self) -> None:
+        """The job has ended; may be called twice."""
+        ...
+
+
+def rate_and_rest(done: int, total: int, seconds: float) -> str:
+    """'310 MB/s, 5.1 s left' from bytes done of `total` in `seconds`; '' before anything can be said."""
+    if seconds < 0.5 or done <= 0:
+        return ""
+    rate = done / seconds
+    text = f"{show_size(rate)}/s"
+    return f"{text}, {show_duration((total - done) / rate)} left" if total > done else text
+
+
+def amount(done: int, total: int) -> str:
+    """'1.2 GB of 2.7 GB (44 %)', or '1.2 GB' when the total is unknown."""
+    if not total:
+        return show_size(done)
+    return f"{show_size(done)} of {show_size(total)} ({100 * done // total} %)"
+
+
+class Nothing:
+    """--quiet: warnings alone are still said."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            say_warning(self._console, event)
+
+    def close(self) -> None:
+        """Nothing is shown that could end."""
+
+
+def say_warning(console: Console, event: Warned) -> None:
+    """Two lines at most: the warning and its way out."""
+    console.print(Text.assemble(("warning: ", "bold yellow"), event.text), soft_wrap=True)
+    if event.hint:
+        console.print(Text.assemble(("hint: ", "bold"), event.hint), soft_wrap=True)
+
+
+class JsonLines:
+    """An object a line on stdout; progress at most once a second (docs/json.md)."""
+
+    def __init__(self, stream: Stream, clock: Clock) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._last = float("-inf")
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Phase(name, text):
+                self._last = float("-inf")
+                self._write(event="phase", name=name, text=text)
+            case Progress(done, total, stored):
+                now = self._clock.monotonic()
+                if now - self._last >= JSON_EVERY or done == total:
+                    self._last = now
+                    self._write(event="progress", done=done, total=total or None, stored=stored)
+            case Warned(code, text, hint):
+                self._write(event="warning", code=code, text=text, hint=hint or None)
+            case Noted(text):
+                self._write(event="note", text=text)
+
+    def _write(self, **fields: Any) -> None:
+        self._stream.write(json.dumps({"schema": 1, **fields}) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Lines need no end."""
+
+
+class LogLines:
+    """Plain lines with the local time, progress at most every ten seconds: for files, journals and mails."""
+
+    def __init__(self, console: Console, clock: Clock) -> None:
+        self._console = console
+        self._clock = clock
+        self._text = ""
+        self._began = self._last = clock.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Phase(_, text):
+                self._text = text
+                self._began = self._last = self._clock.monotonic()
+                self._line(text)
+            case Progress(done, total, _):
+                now = self._clock.monotonic()
+                if now - self._last >= LOG_EVERY:
+                    self._last = now
+                    rate = rate_and_rest(done, total, now - self._began)
+                    self._line(", ".join(part for part in (f"{self._text}: {amount(done, total)}", rate) if part))
+            case Noted(text):
+                self._line(text)
+            case Warned():
+                say_warning(self._console, event)
+
+    def _line(self, text: str) -> None:
+        self._console.print(f"{self._clock.now().astimezone():%H:%M:%S} {text}", soft_wrap=True)
+
+    def close(self) -> None:
+        """Lines need no end."""
+
+
+class _Amount(ProgressColumn):
+    """Bytes, rate and time left, in the units that the rest of the product uses."""
+
+    def render(self, task: Task) -> Text:
+        done, total = int(task.completed), int(task.total or 0)
+        if not done and not total:
+            return Text(show_duration(task.elapsed or 0.0), style="dim")
+        rate = rate_and_rest(done, total, task.elapsed or 0.0)
+        return Text(", ".join(part for part in (amount(done, total), rate) if part), style="dim")
+
+
+class Live:
+    """One live line on a terminal; a phase that took longer than a second leaves a line behind."""
+
+    def __init__(self, console: Console, clock: Clock) -> None:
+        self._console = console
+        self._clock = clock
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        self._text = ""
+        self._began = self._last = clock.monotonic()
+        self._done = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Phase(_, text):
+                self._end_phase()
+                self._begin_phase(text)
+            case Progress(done, total, _):
+                self._advance(done, total)
+            case Noted(text):
+                self._console.print(Text(f"  {text}", style="dim"), soft_wrap=True)
+            case Warned():
+                say_warning(self._console, event)
+
+    def _begin_phase(self, text: str) -> None:
+        self._text, self._done = text, 0
+        self._began = self._clock.monotonic()
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), _Amount())
+        self._bar = Bar(*columns, console=self._console, transient=True)
+        self._task = self._bar.add_task(text, total=None)
+        self._bar.start()
+
+    def _advance(self, done: int, total: int) -> None:
+        self._done = done
+        now = self._clock.monotonic()
+        if self._bar is not None and (now - self._last >= LIVE_EVERY or done == total):
+            self._last = now
+            self._bar.update(self._task, completed=done, total=total or None)
+
+    def _end_phase(self) -> None:
+        if self._bar is None:
+            return
+        self._bar.stop()
+        self._bar = None
+        seconds = self._clock.monotonic() - self._began
+        if seconds >= 1:
+            size = f"{show_size(self._done)} in " if self._done else ""
+            self._console.print(Text(f"  {self._text}: {size}{show_duration(seconds)}", style="dim"), soft_wrap=True)
+
+    def close(self) -> None:
+        self._end_phase()
