@@ -16,6 +16,7 @@ from typing import Any
 
 import pgkeep.store.port  # noqa: F401  (while the account may still read it)
 from pgkeep.errors import Fault
+from pgkeep.store import files
 from pgkeep.store.local import LocalStore
 
 NOBODY = 65534
@@ -37,7 +38,7 @@ def code_of(call: Callable[[], Any]) -> str:
 
 
 def everything_under(root: str) -> list[str]:
-    return sorted(name for _, _, files in os.walk(root) for name in files)
+    return sorted(name for _, _, names in os.walk(root) for name in names)
 
 
 def put_for_ever(root: str) -> None:
@@ -161,6 +162,23 @@ def unmounted(root: str) -> None:
     ):
         assert code_of(call) == "store-unreachable"
     assert os.listdir(root) == []
+
+
+def unmounted_in_a_put(root: str) -> None:
+    """In a private mount namespace: the put has looked at the root, and then the mount goes."""
+    _mount(root, "size=2m")
+    store = LocalStore(root)
+    store.put("a/b", [b"x"])
+    real = files.create_temporary
+
+    def too_late(folder: str) -> tuple[int, str]:
+        files.create_temporary = real
+        subprocess.run(["umount", root], check=True)
+        return real(folder)
+
+    files.create_temporary = too_late
+    assert code_of(lambda: store.put("a/c", [b"x"])) == "store-unreachable"
+    assert os.listdir(root) == [], "nothing may be written below the mount point"
 
 
 def mounted_anew(root: str) -> None:

@@ -101,7 +101,7 @@ def test_a_limit_on_file_sizes_is_a_full_store(root: str) -> None:
     run_child("limited_file_size", root)
 
 
-@pytest.mark.parametrize("program", ["full_disk", "read_only_mount", "unmounted", "mounted_anew"])
+@pytest.mark.parametrize("program", ["full_disk", "read_only_mount", "unmounted", "unmounted_in_a_put", "mounted_anew"])
 def test_on_a_file_system_of_its_own(root: str, program: str) -> None:
     run_child(program, root, command=private_mounts())
 
