@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,12 @@ class Phase(Event):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """How far the present step is: bytes done of bytes expected (`total` 0 = unknown), and what was stored or read."""
+    """How far the present step is: done of expected (`total` 0 = unknown), in `unit`, and bytes stored or read."""
 
     done: int
     total: int
     stored: int = 0
+    unit: Literal["bytes", "objects"] = "bytes"
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announc
     for done, answer in enumerate(_fan_out(executor, tasks), 1):
         for checked in answer:
             findings.add(checked)
-        announce(Progress(done, len(tasks), findings.bytes))
+        announce(Progress(done, len(tasks), findings.bytes, "objects"))
     wal = tuple(problem for archive in archives for problem in _wal_problems(archive, manifests, findings))
     verdicts = tuple(_verdict(backup, manifests.get(backup), archives, findings) for backup in backup_ids(cluster))
     seconds = clock.monotonic() - began
