@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,30 @@ class Programs:
         if check and output.status != 0:
             raise program_fault(name, output)
         return output
+
+    def lines(self, name: str, *args: str | os.PathLike[str], env: Mapping[str, str] | None = None) -> Iterator[str]:
+        """Run program `name` and give its output line by line as it comes, without line ends.
+
+        Raises Fault 'postgres-program' after the last line when it exits other than 0.  A caller that stops early ends
+        the program.
+        """
+        command = [self.path(name), *(os.fspath(arg) for arg in args)]
+        with tempfile.TemporaryFile() as stderr:
+            with subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, cwd="/",
+                env=child_environment(current_account(), env),
+            ) as process:  # fmt: skip
+                assert process.stdout is not None
+                try:
+                    for line in process.stdout:
+                        yield line.rstrip(b"\n").decode(errors="surrogateescape")
+                except BaseException:
+                    process.terminate()
+                    raise
+            stderr.seek(0)
+            if process.returncode != 0:
+                raise program_fault(name, Output(process.returncode, b"", stderr.read()))
 
 
 def run_program(
@@ -144,9 +169,7 @@ def find_programs(
     """
     if bindir is not None:
         return _explicit(bindir, major, need)
-    found = [
-        programs for programs in (inspect(place, need) for place in _places(major)) if programs is not None
-    ]
+    found = [programs for programs in (inspect(place, need) for place in _places(major)) if programs is not None]
     fitting = [
         programs
         for programs in found
