@@ -1,0 +1,22 @@
+"""A cluster under care, for tests of whole backups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clusters import Cluster
+from tests.keeping import Kept, keep
+
+
+@pytest.fixture
+def kept(cluster: Callable[..., Cluster], server_tmp: Path, pgkeep_program: tuple[str, ...]) -> Callable[..., Kept]:
+    """Makes a cluster under care: `kept(checksums=False, wal_segsize=1)`."""
+
+    def make(**options: Any) -> Kept:
+        return keep(cluster, server_tmp, pgkeep_program, **options)
+
+    return make
