@@ -37,6 +37,13 @@ MAX_RECORDS: Final = 32 << 20
 """Plain bytes of a section that holds records; decoded records take several times their bytes."""
 MAX_ROWS: Final = 1 << 16
 """Records in one section; more rows continue in the next section of the same type."""
+MAX_TABLES: Final = 32 << 20
+"""Plain bytes of all tables of a manifest that a reader holds in memory (paths and relations are streams)."""
+MAX_TABLE_ROWS: Final = 1 << 20
+"""Rows of those tables together."""
+MAX_PACKS: Final = 1 << 19
+MAX_PACK_TABLES: Final = 128 << 20
+"""Plain bytes of a manifest's PACKS and LIVE together."""
 MAX_SECTIONS: Final = 1 << 16
 MAX_FOOTER: Final = 128 << 20
 MAX_SMALL_OBJECT: Final = 1 << 20

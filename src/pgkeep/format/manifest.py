@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pgkeep.format.limits import MAX_MAP, MAX_PATH
-from pgkeep.format.record import Length, Mode, Natural, Ordinal, Record, Small, TimelineId
+from pgkeep.format.record import Key32, Length, Mode, Natural, Ordinal, Record, Small, TimelineId
 from pgkeep.format.tail import FooterPlace
 from pgkeep.values.ids import ObjectId
 
@@ -65,8 +65,8 @@ class ManifestInfo(Record, frozen=True, kw_only=True):
 class SeenManifest(Record, frozen=True, kw_only=True, array_like=True):
     """A manifest that existed when this one was written, and the digest of its directory (32 bytes)."""
 
-    backup: str
-    hash: bytes
+    backup: Annotated[str, msgspec.Meta(min_length=25, max_length=25)]
+    hash: Key32
 
 
 class ServerInfo(Record, frozen=True, kw_only=True):

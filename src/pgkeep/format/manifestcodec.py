@@ -15,7 +15,17 @@ from typing import Final, Generic, TypeVar
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format.header import Header
 from pgkeep.format.keyed import HASH_LENGTH
-from pgkeep.format.limits import HEADER_LENGTH, MAX_FRAMES, MAX_WAL_SEGMENTS, PACKS_PER_CHUNK, PATHS_PER_CHUNK
+from pgkeep.format.limits import (
+    HEADER_LENGTH,
+    MAX_FRAMES,
+    MAX_PACK_TABLES,
+    MAX_PACKS,
+    MAX_TABLE_ROWS,
+    MAX_TABLES,
+    MAX_WAL_SEGMENTS,
+    PACKS_PER_CHUNK,
+    PATHS_PER_CHUNK,
+)
 from pgkeep.format.limits import ROWS_PER_CHUNK as ROWS
 from pgkeep.format.manifest import (
     Attachment,
@@ -54,19 +64,37 @@ from pgkeep.values.wal import is_segment_size
 _PACK_ROW: Final = struct.Struct("<16sQQ32sIIIII")
 _COUNT: Final = struct.Struct("<I")
 _BLOCK_SIZES: Final = frozenset(1024 << shift for shift in range(6))
+_TABLES: Final = frozenset({
+    SectionType.SEEN, SectionType.BAD_PAGES, SectionType.TABLESPACES, SectionType.DATABASES, SectionType.COLLATIONS,
+    SectionType.ATTACHMENTS,
+})  # fmt: skip
+"""Tables that a reader holds in memory."""
 R = TypeVar("R", bound=Record)
 
 
 def encode_manifest(header: Header, outer: Outer, inner: Inner, entries: Iterable[Entry]) -> list[bytes]:
-    """The parts of the manifest object.  `entries` ascend by path; ValueError for what no reader would accept."""
+    """The parts of the manifest object.  `entries` ascend by path; ValueError or Damaged for what no reader would accept."""
     head = header.encode()
     sections = [
-        encode_section(SectionType.INFO, encode_record(outer.info)),
+        _record_section(SectionType.INFO, outer.info),
         *_row_sections(SectionType.SEEN, outer.seen, ROWS, critical=False),
         *_pack_sections(outer.packs),
         *_inner_sections(inner, _sound(entries, len(outer.packs), inner.server.block_size)),
     ]
-    return [head, *seal_sections(head, sections)]
+    parts = [head, *seal_sections(head, sections)]
+    # A manifest that its readers refuse must fail here.
+    _check_sizes(decode_directory(parts[1], head, header.object.hex()), header.object.hex())
+    return parts
+
+
+def _check_sizes(directory: Directory, obj: str) -> None:
+    """Damaged when the tables of a manifest would not fit into a reader's memory."""
+    tables = sum(row.raw_length for row in directory.rows if row.number in _TABLES)
+    packs = sum(row.raw_length for row in directory.rows if row.number in (SectionType.PACKS, SectionType.LIVE))
+    if tables > MAX_TABLES or packs > MAX_PACK_TABLES:
+        raise Damaged(
+            obj, f"holds tables of {tables} and {packs} bytes, the limits are {MAX_TABLES}, {MAX_PACK_TABLES}"
+        )
 
 
 def _sound(entries: Iterable[Entry], packs: int, block_size: int) -> Iterator[Entry]:
@@ -85,7 +113,14 @@ def _row_sections(
     iterator = iter(rows)
     while chunk := list(islice(iterator, size)):
         for content in encode_rows(chunk):
+            decode_rows(content, type(chunk[0]), type_.name)
             yield encode_section(type_, content, critical=critical)
+
+
+def _record_section(type_: SectionType, record: Record) -> StoredSection:
+    content = encode_record(record)
+    decode_record(content, type(record), type_.name)
+    return encode_section(type_, content)
 
 
 def _pack_sections(packs: Sequence[PackRef]) -> Iterator[StoredSection]:
@@ -106,10 +141,10 @@ def _encode_pack(pack: PackRef) -> bytes:
 
 def _inner_sections(inner: Inner, entries: Iterable[Entry]) -> Iterator[StoredSection]:
     S = SectionType  # noqa: N806
-    yield encode_section(S.SERVER, encode_record(inner.server))
+    yield _record_section(S.SERVER, inner.server)
     yield encode_section(S.BACKUP_LABEL, inner.backup_label)
     yield encode_section(S.TABLESPACE_MAP, inner.tablespace_map)
-    yield encode_section(S.WAL_RANGES, encode_record(inner.wal))
+    yield _record_section(S.WAL_RANGES, inner.wal)
     yield from _row_sections(S.BAD_PAGES, inner.bad_pages, ROWS)
     yield from _row_sections(S.TABLESPACES, inner.tablespaces, ROWS)
     yield from _row_sections(S.DATABASES, inner.databases, ROWS)
@@ -134,7 +169,9 @@ class ManifestReader:
     @classmethod
     def open(cls, header: bytes, block: bytes | memoryview, fetch: Fetch, obj: str) -> ManifestReader:
         """`header` has been checked; `block` begins behind it and holds the whole directory at least."""
-        return cls(obj, decode_directory(block, header, obj), fetch)
+        directory = decode_directory(block, header, obj)
+        _check_sizes(directory, obj)
+        return cls(obj, directory, fetch)
 
     def _content(self, row: Row) -> bytes:
         return open_section(row, self.fetch(HEADER_LENGTH + row.offset, row.stored_length), self.obj)
@@ -146,6 +183,12 @@ class ManifestReader:
         """The records of a table, in order."""
         for place in self.directory.of(type_):
             yield from decode_rows(self._content(place), row, self.obj)
+
+    def _table(self, type_: SectionType, row: type[R]) -> list[R]:
+        table = list(islice(self.rows(type_, row), MAX_TABLE_ROWS + 1))
+        if len(table) > MAX_TABLE_ROWS:
+            raise Damaged(self.obj, f"holds more than {MAX_TABLE_ROWS} rows of {type_.name}")
+        return table
 
     def info(self) -> ManifestInfo:
         info = decode_record(self._one(SectionType.INFO), ManifestInfo, self.obj)
@@ -166,8 +209,10 @@ class ManifestReader:
             yield from _decode_packs(self._content(table), self._content(bitmap), self.obj)
 
     def outer(self) -> Outer:
-        seen = list(self.rows(SectionType.SEEN, SeenManifest))
-        return Outer(self.info(), seen, list(self.packs()))
+        packs = list(islice(self.packs(), MAX_PACKS + 1))
+        if len(packs) > MAX_PACKS:
+            raise Damaged(self.obj, f"uses more than {MAX_PACKS} packs")
+        return Outer(self.info(), self._table(SectionType.SEEN, SeenManifest), packs)
 
     def inner(self) -> Inner:
         """The inner part but for the paths; its relations are read when they are iterated."""
@@ -177,12 +222,12 @@ class ManifestReader:
             backup_label=self._one(S.BACKUP_LABEL),
             tablespace_map=self._one(S.TABLESPACE_MAP),
             wal=self._wal(),
-            bad_pages=list(self.rows(S.BAD_PAGES, BadPages)),
+            bad_pages=self._table(S.BAD_PAGES, BadPages),
             relations=_Stream(self, S.RELATIONS, Relation),
-            collations=list(self.rows(S.COLLATIONS, Collation)),
-            attachments=list(self.rows(S.ATTACHMENTS, Attachment)),
-            tablespaces=list(self.rows(S.TABLESPACES, Tablespace)),
-            databases=list(self.rows(S.DATABASES, Database)),
+            collations=self._table(S.COLLATIONS, Collation),
+            attachments=self._table(S.ATTACHMENTS, Attachment),
+            tablespaces=self._table(S.TABLESPACES, Tablespace),
+            databases=self._table(S.DATABASES, Database),
         )
 
     def _server(self) -> ServerInfo:

@@ -8,9 +8,9 @@ import msgspec
 
 from pgkeep.errors import Damaged
 from pgkeep.format.header import Header, decode_header
-from pgkeep.format.limits import HEADER_LENGTH
+from pgkeep.format.limits import HEADER_LENGTH, MAX_SMALL_OBJECT
 from pgkeep.format.record import Key32, Natural, Record, Small, decode_record, encode_record
-from pgkeep.format.section import SectionType, encode_section, read_sections, seal_sections
+from pgkeep.format.section import SectionType, decode_directory, encode_section, read_sections, seal_sections
 from pgkeep.values.wal import is_segment_size
 
 R = TypeVar("R", bound=Record)
@@ -67,12 +67,14 @@ def encode_object(header: Header, info: Record | None = None, **contents: bytes 
 def decode_contents(data: bytes, obj: str) -> dict[SectionType, bytes]:
     """The sections of a small object by type; its header must have been checked by the caller."""
     decode_header(data, obj)
-    body = memoryview(data)[HEADER_LENGTH:]
-    contents: dict[SectionType, bytes] = {}
-    for section in read_sections(body, data[:HEADER_LENGTH], obj):
-        if section.type in contents:
-            raise Damaged(obj, f"holds two sections {section.type.name}, expected one")
-        contents[section.type] = section.content
+    block = memoryview(data)[HEADER_LENGTH:]
+    large = [row.number for row in decode_directory(block, None, obj).rows if row.raw_length > MAX_SMALL_OBJECT]
+    if large:
+        raise Damaged(obj, f"holds sections {large} over the {MAX_SMALL_OBJECT} bytes that such an object may have")
+    sections = list(read_sections(block, data[:HEADER_LENGTH], obj))
+    contents = {section.type: section.content for section in sections}
+    if len(contents) != len(sections):
+        raise Damaged(obj, "holds two sections of one type, expected one")
     return contents
 
 

@@ -14,7 +14,7 @@ from pgkeep.format.framerow import FrameRow, decode_frame_rows, encode_frame_row
 from pgkeep.format.header import Header, WalIdentity
 from pgkeep.format.keyed import HashKeys, stored_hash
 from pgkeep.format.limits import FRAME_DATA, HEADER_LENGTH, TAIL_LENGTH
-from pgkeep.format.section import SectionType, encode_section, open_section
+from pgkeep.format.section import SectionType, encode_section, read_sections
 from pgkeep.format.tail import close_object, decode_tail, footer_directory
 from pgkeep.values.wal import MAX_SEGMENT_SIZE
 
@@ -43,13 +43,14 @@ def decode_wal(data: bytes, header: Header, keys: HashKeys, obj: str) -> bytes:
     identity = WalIdentity.decode(header.specific)
     place = decode_tail(data[-TAIL_LENGTH:], len(data), header.object, obj)
     footer = memoryview(data)[place.offset : place.offset + place.length]
-    table = footer_directory(footer, data[:HEADER_LENGTH], place, obj).one(SectionType.FRAMES, obj)
-    if table.end != place.length:
-        raise Damaged(obj, "footer with sections that a WAL object has not")
-    rows = decode_frame_rows(open_section(table, footer[table.offset : table.end], obj), obj)
+    footer_directory(footer, data[:HEADER_LENGTH], place, obj)
+    sections = read_sections(footer, data[:HEADER_LENGTH], obj, [SectionType.FRAMES])
+    rows = decode_frame_rows(next(sections).content, obj)
+    for _ in sections:  # their hashes are verified on the way
+        pass
     # Before anything is decompressed, so that a forged table cannot make it more than the header says.
     length = sum(row.data_length for row in rows)
-    if length != identity.length or length > MAX_SEGMENT_SIZE:
+    if length != identity.length or length > min(identity.segment_size, MAX_SEGMENT_SIZE):
         raise Damaged(obj, f"has frames of {length} bytes, its header says {identity.length}")
     content = b"".join(_frames(data, rows, place.offset, keys, obj))
     if len(content) != identity.length or keys.wal(content) != identity.content_hash:
