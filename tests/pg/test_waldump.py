@@ -106,7 +106,7 @@ def test_transactions_points_and_tablespaces(cluster: MakeCluster) -> None:
     assert records(made, start, committed.end) == found[: found.index(committed) + 1]
 
 
-@pg_versions("all")
+@pg_versions("oldest", "newest")
 def test_the_end_of_wal(cluster: MakeCluster) -> None:
     """In mid-segment, after a switch, and in recycled segments full of old records."""
     made = cluster(wal_segsize=1, max_wal_size="'64MB'", min_wal_size="'32MB'")

@@ -169,15 +169,22 @@ def find_programs(
     """
     if bindir is not None:
         return _explicit(bindir, major, need)
+    return all_programs(major, need=need)[0]
+
+
+def all_programs(major: int | None = None, *, need: Sequence[str] = SERVER_PROGRAMS) -> list[Programs]:
+    """Every installation of `major` (None: of any supported version), the newest version first.
+
+    Raises Fault 'postgres-program' when there is none.
+    """
     found = [programs for programs in (inspect(place, need) for place in _places(major)) if programs is not None]
+    supported = range(OLDEST_MAJOR, NEWEST_MAJOR + 1)
     fitting = [
-        programs
-        for programs in found
-        if programs.major == major or (major is None and OLDEST_MAJOR <= programs.major <= NEWEST_MAJOR)
+        programs for programs in found if (programs.major in supported if major is None else programs.major == major)
     ]
     if not fitting:
         raise _not_found(major, need, found)
-    return max(fitting, key=lambda programs: programs.major)
+    return sorted(fitting, key=lambda programs: -programs.major)
 
 
 def _explicit(bindir: Path, major: int | None, need: Sequence[str]) -> Programs:

