@@ -1,0 +1,75 @@
+"""Gather: the stored bytes of many runs of units of one pack, each frame read and verified once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pgkeep.errors import Damaged
+from pgkeep.format.footer import I64
+from pgkeep.format.frame import FrameKind, split_frame
+from pgkeep.repo.packreader import PackReader, runs_of
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Some units of run `run` (its number in the request): `data` are its units from `skipped` on."""
+
+    run: int
+    skipped: int
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The `part`-th (from 0) of `parts` about equal shares of the frames that are needed."""
+
+    part: int = 0
+    parts: int = 1
+
+
+def gather(reader: PackReader, kind: FrameKind, first: I64, count: I64, share: Share = Share()) -> Iterator[Found]:
+    """The units `first[i]` .. `first[i] + count[i]` of every run i, in the order of the pack; int64 (n,) each.
+
+    `first` ascends; runs may overlap.  Each frame is fetched and verified once, in large ranges; over all shares, every
+    frame belongs to exactly one.  Raises Damaged, also when the pack does not have the units.
+    """
+    ends = reader.frames.unit_ends(kind, reader.page_size)
+    last = first + count
+    if len(first) and (not len(ends) or int(last.max()) > int(ends[-1])):
+        raise Damaged(reader.key, f"does not hold the {kind.name} up to {int(last.max())} that a manifest places there")
+    begins = np.concatenate(([0], ends[:-1])).astype(np.int64)
+    holders = _covered(first, last, begins, ends) & (reader.frames.kind == kind) & (ends > begins)
+    wanted = _share(np.flatnonzero(holders), share)
+    size = reader.page_size if kind is FrameKind.PAGES else 1
+    reach = np.maximum.accumulate(last) if len(last) else last
+    lows, highs = begins[wanted], ends[wanted]
+    from_run = np.searchsorted(reach, lows, side="right").tolist()
+    to_run = np.searchsorted(first, highs, side="left").tolist()
+    spans = zip(lows.tolist(), highs.tolist(), from_run, to_run, strict=True)
+    for run in runs_of(wanted.tolist(), reader.frames):
+        for _, raw in reader.read(run):
+            data = split_frame(raw, reader.key)[1]
+            low, high, begin, end = next(spans)
+            if len(data) != (high - low) * size:
+                raise Damaged(reader.key, f"a frame holds {len(data)} bytes, its table says {(high - low) * size}")
+            for number in range(begin, end):
+                start, stop = max(int(first[number]), low), min(int(last[number]), high)
+                if start < stop:
+                    yield Found(number, start - int(first[number]), data[(start - low) * size : (stop - low) * size])
+
+
+def _covered(first: I64, last: I64, begins: I64, ends: I64) -> npt.NDArray[np.bool_]:
+    """Which of the spans begins..ends hold a unit of some run first..last."""
+    marks = np.zeros(len(ends) + 1, np.int64)
+    np.add.at(marks, np.searchsorted(ends, first, side="right"), 1)
+    np.add.at(marks, np.searchsorted(begins, last, side="left"), -1)
+    return np.cumsum(marks[:-1]) > 0
+
+
+def _share(wanted: npt.NDArray[np.int64], share: Share) -> npt.NDArray[np.int64]:
+    n = len(wanted)
+    return wanted[n * share.part // share.parts : n * (share.part + 1) // share.parts]

@@ -1,0 +1,283 @@
+"""Write a backup's files into an empty directory, in parallel, durably, pg_control last.
+
+In this order, seen from a crash: an `unfinished` mark; directories and tablespace links; the content of every file but
+global/pg_control, pack by pack; fsync of all files, then of all directories; backup_label and tablespace_map;
+pg_control; the mark goes.  Whatever dies in between leaves a directory that no server starts on, because pg_control is
+missing.
+
+A backup's file may be replaced or left out by an `Overlay` (the configuration of the restored server).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from pgkeep.crew import Crew
+from pgkeep.errors import Damaged
+from pgkeep.events import Announce, Phase, Progress
+from pgkeep.format.manifest import Entry, EntryType, Place
+from pgkeep.pg.controlfile import CONTROL_FILE
+from pgkeep.repo.backups import Manifest
+from pgkeep.repo.check import RepositoryAddress
+from pgkeep.repo.repository import Cluster
+from pgkeep.restore.contents import file_contents
+from pgkeep.restore.gather import Share
+from pgkeep.restore.layout import FileTable, Layout, Rows, TargetFile, inline_row
+from pgkeep.restore.tablespaces import root_of, spell_map
+from pgkeep.restore.tree import Owner, Tree
+from pgkeep.restore.worker import (
+    Done,
+    ReadMaps,
+    RestoreWorker,
+    SyncPaths,
+    Task,
+    WantedMap,
+    WorkerSettings,
+    WriteEmpty,
+    WriteShare,
+)
+
+UNFINISHED: Final = b"pgkeep.restore.unfinished"
+"""In a target whose restore has not ended; such a directory cannot start, and holds nothing but a copy."""
+SHARE_SIZE: Final = 12 << 20
+"""Stored bytes of one task, about: short enough for both workers to end together and for steady progress."""
+_BATCH: Final = 1024
+_MAPS_BATCH: Final = 256
+_TABLESPACE: Final = re.compile(rb"pg_tblspc/([1-9][0-9]{0,9})")
+_BACKUP_LABEL: Final = b"backup_label"
+_TABLESPACE_MAP: Final = b"tablespace_map"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """A file that is written instead of the backup's, or (`content` None) left out."""
+
+    path: bytes
+    content: bytes | None
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a restore writes: the data directory, and the linked tablespaces' directories by OID (absolute paths).
+
+    All are absent or empty; parents of the directories exist or are made.
+    """
+
+    directory: str
+    tablespaces: Mapping[int, str]
+    owner: Owner | None = None
+    mode: int = 0o700
+
+    def roots(self) -> tuple[str, ...]:
+        """The data directory first, then the tablespaces in the order of the mapping."""
+        return (self.directory, *self.tablespaces.values())
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one pass over the entries yields."""
+
+    files: FileTable = field(default_factory=FileTable)
+    empty: list[int] = field(default_factory=list)
+    directories: list[tuple[int, bytes]] = field(default_factory=list)
+    maps: dict[int, list[WantedMap]] = field(default_factory=dict)
+    bytes: int = 0
+
+
+def materialise(
+    cluster: Cluster,
+    manifest: Manifest,
+    destination: Destination,
+    overlays: Sequence[Overlay] = (),
+    *,
+    processes: int = 2,
+    announce: Announce,
+) -> int:
+    """Write everything; bytes written.  Damaged, target-space, io, worker-died, store-unreachable ..."""
+    for root in destination.roots():
+        _make_root(root, destination)
+    settings = _worker_settings(cluster, manifest, destination)
+    trees = [Tree(root, destination.owner) for root in destination.roots()]
+    layout = Layout(destination.directory)
+    try:
+        with Crew[Task, Done, None](processes, RestoreWorker, settings) as crew:
+            trees[0].write(UNFINISHED, b"a restore by pgkeep writes here; until it ends nothing can start\n", 0o600)
+            named = {overlay.path: overlay for overlay in overlays}
+            job = _Job(manifest, destination, named, trees=trees, layout=layout, crew=crew, announce=announce)
+            job.run()
+        _seal(cluster, manifest, destination, trees[0])
+        return job.found.bytes
+    finally:
+        layout.close()
+        for tree in trees:
+            tree.close()
+
+
+def _make_root(path: str, destination: Destination) -> None:
+    """The directory itself and missing ones above it, their names durable."""
+    missing: list[str] = []
+    above = path
+    while not os.path.lexists(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    for directory in reversed(missing):
+        parent = Tree(os.path.realpath(os.path.dirname(directory)), destination.owner)
+        try:
+            parent.make_directory(os.fsencode(os.path.basename(directory)), 0o755 if directory != path else 0o700)
+            parent.sync()
+        finally:
+            parent.close()
+    tree = Tree(path, destination.owner)
+    try:
+        tree.dress(destination.mode)
+    finally:
+        tree.close()
+
+
+def _worker_settings(cluster: Cluster, manifest: Manifest, destination: Destination) -> WorkerSettings:
+    return WorkerSettings(
+        address=RepositoryAddress.of(cluster.repository),
+        cluster=cluster.uuid,
+        packs=tuple((pack.id, pack.footer) for pack in manifest.outer.packs),
+        page_size=manifest.inner.server.block_size,
+        roots=destination.roots(),
+        owner=destination.owner,
+    )
+
+
+class _Job:
+    """The steps that the workers share."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        destination: Destination,
+        overlays: Mapping[bytes, Overlay],
+        *,
+        trees: Sequence[Tree],
+        layout: Layout,
+        crew: Crew[Task, Done, None],
+        announce: Announce,
+    ) -> None:
+        self.found = _Found()
+        self._manifest = manifest
+        self._destination = destination
+        self._overlays = overlays
+        self._trees = trees
+        self._layout = layout
+        self._crew = crew
+        self._announce = announce
+        self._roots = {oid: number for number, oid in enumerate(destination.tablespaces, start=1)}
+
+    def run(self) -> None:
+        self._announce(Phase("prepare", "making directories and reading where the pages lie"))
+        self._prepare()
+        for done in self._crew.run(self._map_tasks()):
+            for rows in done.rows:
+                self._layout.add(rows)
+        self._announce(Phase("copy", "writing files"))
+        written = 0
+        for done in self._crew.run(self._write_tasks()):
+            written += done.written
+            self._announce(Progress(written, self.found.bytes))
+        self._write_overlays()
+        self._announce(Phase("sync", "making everything durable"))
+        self._drain(self._sync_tasks(range(len(self.found.files)), lambda n: _place(self.found.files[n])))
+        # Children before parents does not matter: a name is durable once its own directory is.
+        self._drain(self._sync_tasks(range(len(self.found.directories)), lambda n: self.found.directories[n]))
+        self._crew.finish()
+        for tree in self._trees:
+            tree.sync()
+
+    def _drain(self, tasks: Iterable[Task]) -> None:
+        for _ in self._crew.run(tasks):
+            pass
+
+    def _prepare(self) -> None:
+        for entry in self._manifest.entries():
+            number, path = root_of(entry.path, self._roots)
+            if entry.type is EntryType.LINKED_TABLESPACE:
+                self._link(entry)
+            elif entry.type is not EntryType.FILE:
+                self._trees[number].make_directory(path, entry.mode)
+                self.found.directories.append((number, path))
+            elif entry.path != CONTROL_FILE.encode() and entry.path not in self._overlays:
+                self._file(entry, TargetFile(number, path, entry.size, entry.mode & 0o777))
+
+    def _link(self, entry: Entry) -> None:
+        match = _TABLESPACE.fullmatch(entry.path)
+        target = self._destination.tablespaces.get(int(match[1])) if match else None
+        if target is None:
+            shown = os.fsdecode(entry.path)
+            raise Damaged(self._manifest.key, f"holds the link {shown!r}, which is none of its tablespaces")
+        self._trees[0].make_link(entry.path, target)
+
+    def _file(self, entry: Entry, file: TargetFile) -> None:
+        number = self.found.files.add(file)
+        self.found.bytes += entry.size
+        if entry.place is Place.NONE:
+            self.found.empty.append(number)
+        elif entry.place is Place.INLINE:
+            page_size = self._manifest.inner.server.block_size
+            self._layout.add(inline_row(entry, number, page_size, self._manifest.key))
+        else:
+            wanted = WantedMap(number, entry.unit, entry.size, entry.at, entry.length, entry.hash)
+            self.found.maps.setdefault(entry.pack, []).append(wanted)
+
+    def _map_tasks(self) -> Iterator[Task]:
+        for pack, maps in sorted(self.found.maps.items()):
+            for at in range(0, len(maps), _MAPS_BATCH):
+                yield ReadMaps(pack, tuple(maps[at : at + _MAPS_BATCH]))
+        self.found.maps.clear()
+
+    def _write_tasks(self) -> Iterator[Task]:
+        for pack, rows in self._layout.by_pack():
+            yield from self._pack_tasks(pack, rows)
+        for at in range(0, len(self.found.empty), _BATCH):
+            yield WriteEmpty(tuple(self.found.files[number] for number in self.found.empty[at : at + _BATCH]))
+
+    def _pack_tasks(self, pack: int, rows: Rows) -> Iterator[Task]:
+        files = {number: self.found.files[number] for number in set(rows["file"].tolist())}
+        stored = self._manifest.outer.packs[pack].footer.offset
+        parts = max(1, -(-stored // SHARE_SIZE))
+        data = rows.tobytes()
+        for part in range(parts):
+            yield WriteShare(pack, Share(part, parts), data, files)
+
+    def _write_overlays(self) -> None:
+        for overlay in self._overlays.values():
+            if overlay.content is not None:
+                self._trees[0].write(overlay.path, overlay.content, overlay.mode)
+
+    def _sync_tasks(self, numbers: range, path: Callable[[int], tuple[int, bytes]]) -> Iterator[Task]:
+        for at in range(0, len(numbers), _BATCH):
+            yield SyncPaths(tuple(path(number) for number in numbers[at : at + _BATCH]))
+
+
+def _place(file: TargetFile) -> tuple[int, bytes]:
+    return file.root, file.path
+
+
+def _seal(cluster: Cluster, manifest: Manifest, destination: Destination, tree: Tree) -> None:
+    """backup_label and tablespace_map before pg_control: a server that started without them would believe its
+    checkpoint and miss the WAL of the backup."""
+    control = CONTROL_FILE.encode()
+    entry, content = file_contents(cluster, manifest, {control}).get(control, (None, b""))
+    if entry is None:
+        raise Damaged(manifest.key, f"holds no {CONTROL_FILE}")
+    tree.write(_BACKUP_LABEL, manifest.inner.backup_label, 0o600)
+    if mapped := spell_map(destination.tablespaces):
+        tree.write(_TABLESPACE_MAP, mapped, 0o600)
+    tree.write(control, content, entry.mode & 0o777)
+    tree.remove(UNFINISHED)
+
+
+def is_unfinished(directory: str) -> bool:
+    """True for the leavings of a restore that did not end: its mark is there and pg_control is not."""
+    mark = os.path.join(directory, os.fsdecode(UNFINISHED))
+    return os.path.lexists(mark) and not os.path.lexists(os.path.join(directory, CONTROL_FILE))

@@ -1,0 +1,297 @@
+"""A restore's worker process: reads packs, writes what they hold into files, makes files durable.
+
+Written data is handed to the disk at once (sync_file_range), so that the fsync at the end finds little left to do; it
+is done by many threads, because a journalling file system commits all that wait for it together (on ext4, 500 small
+files: 1.7 s one after the other, 0.07 s by sixteen threads).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pgkeep.errors import Damaged, Fault
+from pgkeep.format.extents import decode_extents
+from pgkeep.format.frame import FrameKind
+from pgkeep.format.manifest import Unit
+from pgkeep.format.tail import FooterPlace
+from pgkeep.repo.check import RepositoryAddress
+from pgkeep.repo.packreader import PackReader, missing_as_damage
+from pgkeep.restore import linux
+from pgkeep.restore.gather import Found, Share, gather
+from pgkeep.restore.layout import ROW, Rows, TargetFile, map_rows, units_of
+from pgkeep.restore.tree import Owner, Tree, io_fault
+from pgkeep.values.ids import ClusterUuid, ObjectId
+
+WRITE_SIZE: Final = 1 << 20
+"""Bytes of neighbouring frames that one pwritev takes: little enough to be still in the processor's cache."""
+ALLOCATE_FROM: Final = 256 << 10
+"""Files of this size and more get their space before they are written, in one piece."""
+FILES_OPEN: Final = 96
+SYNC_THREADS: Final = 16
+READERS_OPEN: Final = 8
+_KINDS: Final = {Unit.PAGES: FrameKind.PAGES, Unit.BYTES: FrameKind.BYTES}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker process is built from (picklable)."""
+
+    address: RepositoryAddress
+    cluster: ClusterUuid
+    packs: tuple[tuple[ObjectId, FooterPlace], ...]
+    """The manifest's pack table."""
+    page_size: int
+    roots: tuple[str, ...]
+    owner: Owner | None
+
+
+@dataclass(frozen=True, slots=True)
+class WantedMap:
+    """An extent map to read: the file that it belongs to, its unit and size, and where the map lies in its pack."""
+
+    file: int
+    unit: Unit
+    size: int
+    at: int
+    length: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMaps:
+    """Decode extent maps of one pack."""
+
+    pack: int
+    maps: tuple[WantedMap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteShare:
+    """Write a share of what one pack holds: its rows (as bytes of ROW), and the files that they name."""
+
+    pack: int
+    share: Share
+    rows: bytes
+    files: dict[int, TargetFile]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteEmpty:
+    """Make empty files."""
+
+    files: tuple[TargetFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPaths:
+    """fsync files or directories, each (root, path)."""
+
+    paths: tuple[tuple[int, bytes], ...]
+
+
+Task = ReadMaps | WriteShare | WriteEmpty | SyncPaths
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a task: rows of the maps, bytes written to files, bytes fetched from the store."""
+
+    rows: tuple[Rows, ...] = ()
+    written: int = 0
+
+
+class RestoreWorker:
+    """See the module's docstring."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        os.umask(0o077)
+        self._settings = settings
+        self._repository = settings.address.open()
+        self._trees = [Tree(root, settings.owner) for root in settings.roots]
+        self._readers: OrderedDict[int, PackReader] = OrderedDict()
+        self._numbers = {pack: number for number, (pack, _) in enumerate(settings.packs)}
+        self._writer = FileWriter(self._trees)
+
+    def run(self, task: Task) -> Done:
+        match task:
+            case ReadMaps():
+                return self._read_maps(task)
+            case WriteShare():
+                return self._write_share(task)
+            case WriteEmpty():
+                for file in task.files:
+                    os.close(self._trees[file.root].create(file.path, file.mode))
+                return Done()
+            case SyncPaths():
+                # What this worker still holds open is closed here: nothing is written after the first sync.
+                self._writer.close()
+                self._sync(task.paths)
+                return Done()
+
+    def finish(self) -> None:
+        self._writer.close()
+        for tree in self._trees:
+            tree.close()
+
+    def _reader(self, pack: int) -> PackReader:
+        if (known := self._readers.get(pack)) is not None:
+            self._readers.move_to_end(pack)
+            return known
+        identity, place = self._settings.packs[pack]
+        try:
+            reader = PackReader.open(self._repository, self._settings.cluster, identity, place)
+        except Fault as fault:
+            raise missing_as_damage(fault, f"pack {identity}") from None
+        expected = self._settings.page_size
+        if reader.page_size != expected:
+            raise Damaged(reader.key, f"has pages of {reader.page_size} bytes, the backup has {expected}")
+        self._readers[pack] = reader
+        if len(self._readers) > READERS_OPEN:
+            self._readers.popitem(last=False)
+        return reader
+
+    def _read_maps(self, task: ReadMaps) -> Done:
+        reader = self._reader(task.pack)
+        maps = sorted(task.maps, key=lambda wanted: wanted.at)
+        first = np.array([wanted.at for wanted in maps], np.int64)
+        count = np.array([wanted.length for wanted in maps], np.int64)
+        contents = [bytearray() for _ in maps]
+        for found in gather(reader, FrameKind.MAPS, first, count):
+            contents[found.run] += found.data
+        return Done(rows=tuple(self._rows(*pair, reader.key) for pair in zip(maps, contents, strict=True)))
+
+    def _rows(self, wanted: WantedMap, content: bytearray, obj: str) -> Rows:
+        data = bytes(content)
+        if self._repository.keys.extent_map(data) != wanted.hash:
+            raise Damaged(obj, f"holds another extent map than the manifest names (at {wanted.at} of its maps)")
+        extents = decode_extents(data, obj)
+        expected = units_of(wanted.size, wanted.unit, self._settings.page_size, obj)
+        if extents.total() != expected:
+            raise Damaged(obj, f"an extent map covers {extents.total()} units of a file of {expected}")
+        return map_rows(extents, wanted.file, wanted.unit, self._numbers, obj)
+
+    def _write_share(self, task: WriteShare) -> Done:
+        reader = self._reader(task.pack)
+        rows = np.frombuffer(task.rows, ROW)
+        for unit, kind in _KINDS.items():
+            chosen = rows[rows["unit"] == unit]
+            if len(chosen):
+                size = self._settings.page_size if unit is Unit.PAGES else 1
+                columns = chosen["ordinal"].astype(np.int64), chosen["count"].astype(np.int64)
+                pieces = gather(reader, kind, *columns, task.share)
+                self._write(pieces, chosen, size, task.files)
+        self._writer.flush()
+        return Done(written=self._writer.taken())
+
+    def _write(self, pieces: Iterable[Found], rows: Rows, size: int, files: dict[int, TargetFile]) -> None:
+        numbers, starts = rows["file"].tolist(), rows["start"].tolist()
+        for piece in pieces:
+            number = numbers[piece.run]
+            self._writer.write(number, files[number], (starts[piece.run] + piece.skipped) * size, piece.data)
+
+    def _sync(self, paths: Sequence[tuple[int, bytes]]) -> None:
+        with ThreadPoolExecutor(SYNC_THREADS) as threads:
+            for at in range(0, len(paths), SYNC_THREADS * 4):
+                batch = paths[at : at + SYNC_THREADS * 4]
+                # Trees are for one thread: files are opened here, and only their fsync is handed out.
+                opened = [(self._trees[root].open(path), path) for root, path in batch]
+                for outcome in threads.map(_sync_one, opened):
+                    if outcome is not None:
+                        raise outcome
+
+
+def _sync_one(opened: tuple[int, bytes]) -> Fault | None:
+    descriptor, path = opened
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        return io_fault(error, os.fsdecode(path))
+    finally:
+        os.close(descriptor)
+    return None
+
+
+class FileWriter:
+    """Writes pieces of files; neighbours are collected into one call, recently used files stay open."""
+
+    def __init__(self, trees: Sequence[Tree]) -> None:
+        self._trees = trees
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._pieces: list[memoryview] = []
+        self._number = -1
+        self._file: TargetFile | None = None
+        self._start = 0
+        self._size = 0
+        self._taken = 0
+
+    def write(self, number: int, file: TargetFile, offset: int, data: memoryview) -> None:
+        """`data` belongs at byte `offset` of file `number`."""
+        if offset + len(data) > file.size:
+            raise Damaged(os.fsdecode(file.path), f"is placed beyond its {file.size} bytes by its extents")
+        if number != self._number or offset != self._start + self._size or self._size >= WRITE_SIZE:
+            self.flush()
+            self._number, self._file, self._start = number, file, offset
+        self._pieces.append(data)
+        self._size += len(data)
+
+    def flush(self) -> None:
+        """Hand what was collected to the kernel, and let it begin to write it to the disk."""
+        if self._file is None or not self._pieces:
+            return
+        descriptor = self._descriptor(self._number, self._file)
+        try:
+            _write_all(descriptor, self._pieces, self._start)
+            if self._size >= WRITE_SIZE // 2:
+                linux.start_writing(descriptor, self._start, self._size)
+        except OSError as error:
+            raise io_fault(error, os.fsdecode(self._file.path)) from error
+        self._taken += self._size
+        self._pieces, self._size, self._number = [], 0, -1
+
+    def taken(self) -> int:
+        """Bytes written since the last call."""
+        taken, self._taken = self._taken, 0
+        return taken
+
+    def close(self) -> None:
+        self.flush()
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def _descriptor(self, number: int, file: TargetFile) -> int:
+        if (known := self._open.get(number)) is not None:
+            self._open.move_to_end(number)
+            return known
+        descriptor = self._trees[file.root].create(file.path, file.mode)
+        self._open[number] = descriptor
+        if file.size >= ALLOCATE_FROM:
+            try:
+                linux.allocate(descriptor, file.size)
+            except OSError as error:
+                raise io_fault(error, os.fsdecode(file.path)) from error
+        if len(self._open) > FILES_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor
+
+
+def _write_all(descriptor: int, pieces: list[memoryview], offset: int) -> None:
+    """pwritev(2) may take less than it is given."""
+    done = os.pwritev(descriptor, pieces, offset)
+    if done == sum(map(len, pieces)):
+        return
+    for piece in pieces:
+        skipped = min(done, len(piece))
+        done -= skipped
+        rest = piece[skipped:]
+        offset += skipped
+        while rest:
+            written = os.pwrite(descriptor, rest, offset)
+            rest, offset = rest[written:], offset + written

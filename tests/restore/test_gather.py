@@ -1,0 +1,87 @@
+"""gather against the plain reading of the same units, whatever the runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pgkeep.clock import SystemClock
+from pgkeep.errors import Damaged
+from pgkeep.format.frame import FrameKind
+from pgkeep.repo.packreader import PackReader
+from pgkeep.repo.packwriter import PackWriter
+from pgkeep.restore.gather import Share, gather
+from tests.restore.backups_of import PAGE, new_cluster
+
+PAGES = 100
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackReader, bytes]:
+    """A pack of 100 random pages with bytes in between, so that frames of both kinds alternate."""
+    cluster = new_cluster(tmp_path_factory.mktemp("repository"))
+    writer = PackWriter(cluster.repository, cluster.uuid, SystemClock(), page_size=PAGE)
+    pages = os.urandom(PAGES * PAGE)
+    for at in range(0, PAGES, 10):
+        lsns = np.arange(10, dtype=np.uint64)
+        writer.add_pages(b"base/5/1", at, memoryview(pages)[at * PAGE : (at + 10) * PAGE], lsns)
+        writer.add_bytes(b"other", at, memoryview(os.urandom(50_000)))
+    (written,) = writer.finish()
+    return PackReader.open(cluster.repository, cluster.uuid, written.id, written.footer), pages
+
+
+runs = st.lists(
+    st.integers(0, PAGES - 1).flatmap(lambda first: st.tuples(st.just(first), st.integers(1, PAGES - first))),
+    max_size=30,
+)
+
+
+@given(runs=runs, parts=st.integers(1, 5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_every_unit_of_every_run_comes_exactly_once(
+    pack: tuple[PackReader, bytes], runs: list[tuple[int, int]], parts: int
+) -> None:
+    reader, pages = pack
+    runs.sort()
+    first = np.array([run[0] for run in runs], np.int64)
+    count = np.array([run[1] for run in runs], np.int64)
+    got = [bytearray(b"\0" * (PAGE * run[1])) for run in runs]
+    filled = [0] * len(runs)
+    for part in range(parts):
+        for found in gather(reader, FrameKind.PAGES, first, count, Share(part, parts)):
+            at = found.skipped * PAGE
+            got[found.run][at : at + len(found.data)] = found.data
+            filled[found.run] += len(found.data)
+    for run, content, size in zip(runs, got, filled, strict=True):
+        assert size == run[1] * PAGE
+        assert content == pages[run[0] * PAGE : (run[0] + run[1]) * PAGE]
+
+
+def test_units_beyond_the_pack_are_damage(pack: tuple[PackReader, bytes]) -> None:
+    reader, _ = pack
+    with pytest.raises(Damaged, match="does not hold"):
+        list(gather(reader, FrameKind.PAGES, np.array([PAGES - 1]), np.array([2])))
+    with pytest.raises(Damaged, match="does not hold"):
+        list(gather(reader, FrameKind.MAPS, np.array([0]), np.array([1])))
+
+
+def test_only_frames_that_are_needed_are_read(pack: tuple[PackReader, bytes], tmp_path: Path) -> None:
+    reader, _ = pack
+    asked: list[int] = []
+    original = reader.read
+
+    class Counting:
+        frames, page_size, key = reader.frames, reader.page_size, reader.key
+
+        def read(self, run):  # type: ignore[no-untyped-def]
+            asked.extend(range(run.first, run.last + 1))
+            return original(run)
+
+    ends = reader.frames.unit_ends(FrameKind.PAGES, PAGE)
+    list(gather(Counting(), FrameKind.PAGES, np.array([3, 3, 70]), np.array([1, 2, 1])))  # type: ignore[arg-type]
+    assert asked == sorted({int(np.searchsorted(ends, page, side="right")) for page in (3, 4, 70)})
