@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 from tests.cli.conftest import Ran, Run
 
+import pgkeep as pgkeep_package
 from pgkeep import __version__
 from pgkeep.cli import main
 from pgkeep.cli.session import Session, Surroundings
@@ -24,10 +24,11 @@ from pgkeep.errors import CODES, Fault
 from pgkeep.events import Noted, Phase
 
 ENTRY = [sys.executable, "-P", "-m", "pgkeep"]
+SOURCE = str(Path(pgkeep_package.__file__).parent.parent)
 
 
 @pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+def verb(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """A verb `probe` whose callback raises or returns what the test puts under 'act'."""
     holder: dict[str, object] = {}
 
@@ -38,7 +39,8 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
         assert callable(act)
         return act(session)
 
-    monkeypatch.setattr(main.pgkeep, "get_command", lambda _ctx, name: command if name == "probe" else None)
+    known = main.pgkeep.get_command
+    monkeypatch.setattr(main.pgkeep, "get_command", lambda ctx, name: command if name == "probe" else known(ctx, name))
     return holder
 
 
@@ -156,21 +158,24 @@ def test_announcements_by_mode(pgkeep: Run, verb: dict[str, object]) -> None:
     assert len(pgkeep("probe", "--json", "--quiet").lines) == 1
 
 
-def test_help_of_every_verb_has_examples_and_exit_statuses(pgkeep: Run) -> None:
-    paths = [[name] for name in main.VERBS if name != "wal"] + [["wal", "push"], ["wal", "get"], []]
-    for path in paths:
-        ran = pgkeep(*path, "--help")
-        assert ran.status == 0
-
-
 def process(*argv: str, cwd: Path, **options: object) -> Ran:
-    env = {"PATH": os.environ["PATH"], "HOME": str(cwd), "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    env = {"PATH": os.environ["PATH"], "HOME": str(cwd), "PYTHONPATH": SOURCE}
     done = subprocess.run([*ENTRY, *argv], cwd=cwd, env=env, capture_output=True, text=True, timeout=120, **options)  # type: ignore[call-overload]
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
 def test_help_texts(tmp_path: Path) -> None:
-    for path in ([], ["init"], ["list"], ["backup"], ["restore"], ["verify"], ["demo"], ["wal", "push"], ["wal", "get"]):
+    for path in (
+        [],
+        ["init"],
+        ["list"],
+        ["backup"],
+        ["restore"],
+        ["verify"],
+        ["demo"],
+        ["wal", "push"],
+        ["wal", "get"],
+    ):
         ran = process(*path, "--help", cwd=tmp_path)
         assert (ran.status, ran.err) == (0, ""), path
         assert "Example" in ran.out, path
@@ -181,13 +186,13 @@ def test_version(tmp_path: Path) -> None:
     assert process("--version", cwd=tmp_path).out == f"pgkeep {__version__}\n"
 
 
-def test_a_reader_that_leaves_does_not_end_the_program(tmp_path: Path) -> None:
-    ran = process("--json", "list", cwd=tmp_path, pass_fds=())
-    assert ran.status == 2
-    shell = f"{' '.join(ENTRY)} --help | head -n 1; echo ${{PIPESTATUS[0]}}"
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+def test_a_reader_that_leaves(tmp_path: Path) -> None:
+    """The interpreter's own flush at the end must not complain either."""
+    (tmp_path / "pgkeep.toml").write_text("[repository\n")
+    shell = f"{' '.join(ENTRY)} --json list | true; echo ${{PIPESTATUS[0]}}"
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE}
     done = subprocess.run(["/bin/bash", "-c", shell], capture_output=True, text=True, cwd=tmp_path, env=env)
-    assert done.stderr == ""
+    assert (done.stdout, done.stderr) == ("2\n", "")
 
 
 def test_a_closed_pipe_is_survived() -> None:

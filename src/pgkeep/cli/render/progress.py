@@ -34,20 +34,17 @@ class Announcer(Protocol):
         ...
 
 
-def rate_and_rest(done: int, total: int, seconds: float) -> str:
-    """'310 MB/s, 5.1 s left' from bytes done of `total` in `seconds`; '' before anything can be said."""
-    if seconds < 0.5 or done <= 0:
-        return ""
-    rate = done / seconds
-    text = f"{show_size(rate)}/s"
-    return f"{text}, {show_duration((total - done) / rate)} left" if total > done else text
-
-
-def amount(done: int, total: int) -> str:
-    """'1.2 GB of 2.7 GB (44 %)', or '1.2 GB' when the total is unknown."""
-    if not total:
-        return show_size(done)
-    return f"{show_size(done)} of {show_size(total)} ({100 * done // total} %)"
+def describe(progress: Progress, seconds: float) -> str:
+    """'1.2 GB of 2.7 GB (44 %), 310 MB/s, 5.1 s left' after `seconds` of this phase; no rate before half a second."""
+    done, total = progress.done, progress.total
+    show = show_size if progress.unit == "bytes" else "{:,.0f}".format
+    parts = [f"{show(done)} of {show(total)} ({100 * done // total} %)" if total else show(done)]
+    if seconds >= 0.5 and done > 0:
+        read = done if progress.unit == "bytes" else progress.stored
+        parts.append(f"{show_size(read / seconds)}/s")
+        if total > done:
+            parts.append(f"{show_duration((total - done) * seconds / done)} left")
+    return ", ".join(parts)
 
 
 class Nothing:
@@ -84,11 +81,11 @@ class JsonLines:
             case Phase(name, text):
                 self._last = float("-inf")
                 self._write(event="phase", name=name, text=text)
-            case Progress(done, total, stored):
+            case Progress(done, total, stored, unit):
                 now = self._clock.monotonic()
                 if now - self._last >= JSON_EVERY or done == total:
                     self._last = now
-                    self._write(event="progress", done=done, total=total or None, stored=stored)
+                    self._write(event="progress", done=done, total=total or None, unit=unit, stored=stored)
             case Warned(code, text, hint):
                 self._write(event="warning", code=code, text=text, hint=hint or None)
             case Noted(text):
@@ -117,12 +114,11 @@ class LogLines:
                 self._text = text
                 self._began = self._last = self._clock.monotonic()
                 self._line(text)
-            case Progress(done, total, _):
+            case Progress():
                 now = self._clock.monotonic()
                 if now - self._last >= LOG_EVERY:
                     self._last = now
-                    rate = rate_and_rest(done, total, now - self._began)
-                    self._line(", ".join(part for part in (f"{self._text}: {amount(done, total)}", rate) if part))
+                    self._line(f"{self._text}: {describe(event, now - self._began)}")
             case Noted(text):
                 self._line(text)
             case Warned():
@@ -136,14 +132,13 @@ class LogLines:
 
 
 class _Amount(ProgressColumn):
-    """Bytes, rate and time left, in the units that the rest of the product uses."""
+    """What is done, how fast, and how long it will take; before that is known, the time that passed."""
 
     def render(self, task: Task) -> Text:
-        done, total = int(task.completed), int(task.total or 0)
-        if not done and not total:
-            return Text(show_duration(task.elapsed or 0.0), style="dim")
-        rate = rate_and_rest(done, total, task.elapsed or 0.0)
-        return Text(", ".join(part for part in (amount(done, total), rate) if part), style="dim")
+        progress = task.fields.get("progress")
+        seconds = task.elapsed or 0.0
+        shown = describe(progress, seconds) if isinstance(progress, Progress) else show_duration(seconds)
+        return Text(shown, style="dim")
 
 
 class Live:
@@ -156,34 +151,34 @@ class Live:
         self._task = TaskID(0)
         self._text = ""
         self._began = self._last = clock.monotonic()
-        self._done = 0
+        self._progress: Progress | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
             case Phase(_, text):
                 self._end_phase()
                 self._begin_phase(text)
-            case Progress(done, total, _):
-                self._advance(done, total)
+            case Progress():
+                self._advance(event)
             case Noted(text):
                 self._console.print(Text(f"  {text}", style="dim"), soft_wrap=True)
             case Warned():
                 say_warning(self._console, event)
 
     def _begin_phase(self, text: str) -> None:
-        self._text, self._done = text, 0
+        self._text, self._progress = text, None
         self._began = self._clock.monotonic()
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), _Amount())
         self._bar = Bar(*columns, console=self._console, transient=True)
         self._task = self._bar.add_task(text, total=None)
         self._bar.start()
 
-    def _advance(self, done: int, total: int) -> None:
-        self._done = done
+    def _advance(self, progress: Progress) -> None:
+        self._progress = progress
         now = self._clock.monotonic()
-        if self._bar is not None and (now - self._last >= LIVE_EVERY or done == total):
+        if self._bar is not None and (now - self._last >= LIVE_EVERY or progress.done == progress.total):
             self._last = now
-            self._bar.update(self._task, completed=done, total=total or None)
+            self._bar.update(self._task, completed=progress.done, total=progress.total or None, progress=progress)
 
     def _end_phase(self) -> None:
         if self._bar is None:
@@ -192,7 +187,8 @@ class Live:
         self._bar = None
         seconds = self._clock.monotonic() - self._began
         if seconds >= 1:
-            size = f"{show_size(self._done)} in " if self._done else ""
+            is_size = self._progress is not None and self._progress.unit == "bytes"
+            size = f"{show_size(self._progress.done)} in " if is_size and self._progress is not None else ""
             self._console.print(Text(f"  {self._text}: {size}{show_duration(seconds)}", style="dim"), soft_wrap=True)
 
     def close(self) -> None:
