@@ -215,7 +215,10 @@ class PgKeep:
         return (self.program, "--config", str(self._config), "restore", str(target), "--latest")
 
     def phases(self, lines: Sequence[Line]) -> Phases:
-        return Phases()
+        return Phases(
+            checkpoint=_between(lines, "waiting for the checkpoint", "copying the data directory"),
+            archive=_between(lines, "ending the backup on the server", "writing the manifest"),
+        )
 
 
 def contenders(site: Site, names: Sequence[str], pgkeep: str | None, pgbackrest: str | None) -> tuple[Contender, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.contenders import PgBackRest, PgBaseBackup, Phases
+from benchmarks.contenders import PgBackRest, PgBaseBackup, PgKeep, Phases
 from benchmarks.measure import Cost, Line
 from benchmarks.race import Result, Run, median, paired_ratios, rounds
 from benchmarks.server import Site
@@ -53,3 +53,14 @@ def test_phases_from_pgbackrests_log() -> None:
     phases = PgBackRest(_SITE, "pgbackrest", block=True).phases([Line(*line) for line in log])
     assert phases.checkpoint == pytest.approx(0.06)
     assert phases.archive == pytest.approx(0.18)
+
+
+def test_phases_from_pgkeeps_log() -> None:
+    log = (
+        (0.50, "12:26:22 waiting for the checkpoint that begins the backup"),
+        (0.75, "12:26:22 copying the data directory"),
+        (3.00, "12:26:25 ending the backup on the server"),
+        (3.10, "12:26:26 waiting for the WAL that makes the backup consistent"),
+        (3.50, "12:26:26 writing the manifest"),
+    )
+    assert PgKeep(_SITE, "pgkeep").phases([Line(*line) for line in log]) == Phases(0.25, 0.5)
