@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.format.test_header import HEADER
 
 from pgkeep.errors import Damaged
 from pgkeep.format.footer import (
@@ -36,6 +35,7 @@ from pgkeep.format.limits import (
     TAIL_LENGTH,
 )
 from pgkeep.format.tail import FooterPlace, decode_tail
+from tests.format.test_header import HEADER
 
 HEAD = HEADER.encode()
 PAGE = 8192

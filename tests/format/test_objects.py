@@ -8,9 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from tests.format.forge import reseal
-from tests.format.samples import SYSTEM_ID
-from tests.format.test_header import HEADER
 
 from pgkeep.errors import Damaged
 from pgkeep.format.objects import (
@@ -26,6 +23,9 @@ from pgkeep.format.objects import (
 )
 from pgkeep.format.record import decode_record, encode_record
 from pgkeep.format.section import SectionType
+from tests.format.forge import reseal
+from tests.format.samples import SYSTEM_ID
+from tests.format.test_header import HEADER
 
 REPOSITORY = RepositoryInfo(created="2026-05-07T11:29:00+00:00", writer="pgkeep 0.1")
 KEYS = ClearKeys(hash_key=b"h" * 32, metadata_key=b"m" * 32)

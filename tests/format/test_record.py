@@ -6,13 +6,13 @@ import struct
 
 import msgspec
 import pytest
-from tests.format.samples import BACKUP
 
 from pgkeep.errors import Damaged
 from pgkeep.format.limits import MAX_ROWS
 from pgkeep.format.manifest import BadPages, SeenManifest
 from pgkeep.format.record import Record, decode_record, decode_rows, encode_record, encode_rows
 from pgkeep.values.lsn import Lsn
+from tests.format.samples import BACKUP
 
 
 class Newer(Record, frozen=True, kw_only=True):

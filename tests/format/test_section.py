@@ -7,8 +7,6 @@ from itertools import accumulate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.format.forge import Forged, forge_block
-from tests.format.test_header import HEADER
 
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format.limits import DIRECTORY_HEAD_LENGTH, DIRECTORY_ROW_LENGTH
@@ -23,6 +21,8 @@ from pgkeep.format.section import (
     read_sections,
     seal_sections,
 )
+from tests.format.forge import Forged, forge_block
+from tests.format.test_header import HEADER
 
 HEAD = HEADER.encode()
 contents = st.lists(
@@ -61,7 +61,7 @@ def test_every_flipped_bit_is_noticed() -> None:
         flipped = bytearray(block)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(Fault, match="the-object"):
-            list(read_sections(flipped, HEAD, "the-object", wanted=[SectionType.INFO]))
+            list(read_sections(bytes(flipped), HEAD, "the-object", wanted=[SectionType.INFO]))
 
 
 def test_every_truncation_and_every_addition_is_noticed() -> None:

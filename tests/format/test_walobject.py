@@ -7,8 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.format.forge import Forged, forge_block, forge_tail
-from tests.format.test_header import HEADER
 
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format.frame import FrameKind, Piece, encode_pieces
@@ -18,6 +16,8 @@ from pgkeep.format.keyed import HashKeys, stored_hash
 from pgkeep.format.limits import FRAME_DATA, HEADER_LENGTH
 from pgkeep.format.section import SectionType, decode_directory
 from pgkeep.format.walobject import decode_wal, encode_wal
+from tests.format.forge import Forged, forge_block, forge_tail
+from tests.format.test_header import HEADER
 
 KEYS = HashKeys(b"k" * 32)
 NAME = "000000020000000000000030"

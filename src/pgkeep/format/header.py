@@ -93,10 +93,10 @@ def decode_header(data: bytes | memoryview, obj: str) -> Header:
     if len(head) < HEADER_LENGTH:
         raise Damaged(obj, f"header cut off after {len(head)} of {HEADER_LENGTH} bytes")
     (_, version, suite, type_, length, repository, object_, epoch, flags, created, sealed, commitment, salt,
-     metadata_commitment, writer, signature, specific, _) = _LAYOUT.unpack(head[:-32])  # fmt: skip
+     metadata_commitment, writer, signature, specific, reserved) = _LAYOUT.unpack(head[:-32])  # fmt: skip
     if hashlib.sha256(head[:-32]).digest() != head[-32:]:
         raise Damaged(obj, "header damaged (its checksum is wrong)")
-    if version != FORMAT_VERSION or length != HEADER_LENGTH or flags:
+    if version != FORMAT_VERSION or length != HEADER_LENGTH or flags or reserved != _RESERVED:
         raise Fault(
             "format-unsupported",
             f"{obj}: written in repository format {version}, this pgkeep reads format {FORMAT_VERSION}",

@@ -73,7 +73,10 @@ R = TypeVar("R", bound=Record)
 
 
 def encode_manifest(header: Header, outer: Outer, inner: Inner, entries: Iterable[Entry]) -> list[bytes]:
-    """The parts of the manifest object.  `entries` ascend by path; ValueError or Damaged for what no reader would accept."""
+    """The parts of the manifest object.  `entries` ascend by path.
+
+    ValueError or Damaged for what no reader would accept.
+    """
     head = header.encode()
     sections = [
         _record_section(SectionType.INFO, outer.info),

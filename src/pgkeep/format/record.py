@@ -36,9 +36,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
 
 def _plain(value: object) -> object:
     """Lsn, BackupId and their like are written as the int, str or bytes that they are."""
-    for kind in (int, str, bytes):
-        if isinstance(value, kind):
-            return kind(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bytes):
+        return bytes(value)
     raise TypeError(f"a record cannot hold a {type(value).__name__}")
 
 

@@ -5,7 +5,7 @@ It has a pack's form, so that a reader may fetch a range of it.  `wal push` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pgkeep.errors import Damaged
 from pgkeep.format.codec import compress, decompress
@@ -15,7 +15,7 @@ from pgkeep.format.header import Header, WalIdentity
 from pgkeep.format.keyed import HashKeys, stored_hash
 from pgkeep.format.limits import FRAME_DATA, HEADER_LENGTH, TAIL_LENGTH
 from pgkeep.format.section import SectionType, encode_section, read_sections
-from pgkeep.format.tail import close_object, decode_tail, footer_directory
+from pgkeep.format.tail import FooterPlace, close_object, decode_tail, footer_directory
 from pgkeep.values.wal import MAX_SEGMENT_SIZE
 
 
@@ -42,33 +42,43 @@ def decode_wal(data: bytes, header: Header, keys: HashKeys, obj: str) -> bytes:
     """The content of a whole object whose `header` has been checked: every hash is verified, else Damaged."""
     identity = WalIdentity.decode(header.specific)
     place = decode_tail(data[-TAIL_LENGTH:], len(data), header.object, obj)
-    footer = memoryview(data)[place.offset : place.offset + place.length]
-    footer_directory(footer, data[:HEADER_LENGTH], place, obj)
-    sections = read_sections(footer, data[:HEADER_LENGTH], obj, [SectionType.FRAMES])
-    rows = decode_frame_rows(next(sections).content, obj)
-    for _ in sections:  # their hashes are verified on the way
-        pass
-    # Before anything is decompressed, so that a forged table cannot make it more than the header says.
-    length = sum(row.data_length for row in rows)
-    if length != identity.length or length > min(identity.segment_size, MAX_SEGMENT_SIZE):
-        raise Damaged(obj, f"has frames of {length} bytes, its header says {identity.length}")
-    content = b"".join(_frames(data, rows, place.offset, keys, obj))
-    if len(content) != identity.length or keys.wal(content) != identity.content_hash:
+    view = memoryview(data)
+    rows = decode_rows(view[place.offset : place.offset + place.length], header, place, obj)
+    content = b"".join(decode_frames(view[HEADER_LENGTH : place.offset], rows, keys, obj))
+    if keys.wal(content) != identity.content_hash:
         raise Damaged(obj, "holds other WAL than its header says")
     return content
 
 
-def _frames(data: bytes, rows: list[FrameRow], end: int, keys: HashKeys, obj: str) -> Iterator[memoryview]:
-    at = HEADER_LENGTH
-    if at + sum(row.stored_length for row in rows) != end:
-        raise Damaged(obj, f"its frames do not end at byte {end}, where the footer begins")
-    view = memoryview(data)
+def decode_rows(footer: memoryview, header: Header, place: FooterPlace, obj: str) -> list[FrameRow]:
+    """The frames of an object, from its footer; together they have the length that the header says.  Damaged."""
+    head = header.encode()
+    footer_directory(footer, head, place, obj)
+    sections = read_sections(footer, head, obj, [SectionType.FRAMES])
+    rows = decode_frame_rows(next(sections).content, obj)
+    for _ in sections:  # their hashes are verified on the way
+        pass
+    # Before anything is decompressed, so that a forged table cannot make it more than the header says.
+    length, identity = sum(row.data_length for row in rows), WalIdentity.decode(header.specific)
+    if length != identity.length or length > min(identity.segment_size, MAX_SEGMENT_SIZE):
+        raise Damaged(obj, f"has frames of {length} bytes, its header says {identity.length}")
+    if HEADER_LENGTH + sum(row.stored_length for row in rows) != place.offset:
+        raise Damaged(obj, f"its frames do not end at byte {place.offset}, where the footer begins")
+    return rows
+
+
+def decode_frames(stored: memoryview, rows: Sequence[FrameRow], keys: HashKeys, obj: str) -> Iterator[memoryview]:
+    """The WAL bytes of the first frames of an object, which lie back to back in `stored`.  Damaged."""
+    at = 0
     for index, row in enumerate(rows):
-        stored = view[at : at + row.stored_length]
+        piece = stored[at : at + row.stored_length]
         at += row.stored_length
-        if row.kind is not FrameKind.WAL or stored_hash(stored) != row.stored_hash:
+        if row.kind is not FrameKind.WAL or stored_hash(piece) != row.stored_hash:
             raise Damaged(obj, f"frame {index} is damaged (its hash is wrong)")
-        raw = decompress(row.codec, stored, row.raw_length, f"{obj} frame {index}")
+        raw = decompress(row.codec, piece, row.raw_length, f"{obj} frame {index}")
         if keys.frame(raw) != row.plain_hash:
             raise Damaged(obj, f"frame {index} holds other content than was written (its keyed hash is wrong)")
-        yield split_frame(raw, obj)[1]
+        data = split_frame(raw, obj)[1]
+        if len(data) != row.data_length:
+            raise Damaged(obj, f"frame {index} holds {len(data)} bytes of WAL, expected {row.data_length}")
+        yield data
