@@ -52,7 +52,15 @@ class Output:
         if self.options.json:
             self._json({"result": {"verb": verb, **fields}})
         else:
-            self.answers.print(text(), soft_wrap=not self.answers.is_terminal)
+            self.show(text())
+
+    def show(self, what: RenderableType) -> None:
+        """Print on stdout, without the blanks that tables put at the ends of lines."""
+        with self.answers.capture() as captured:
+            self.answers.print(what, soft_wrap=not self.answers.is_terminal)
+        for line in captured.get().splitlines():
+            self._stdout.write(line.rstrip() + "\n")
+        self._stdout.flush()
 
     def done(self, verb: str, fields: Mapping[str, Any], text: Callable[[], RenderableType]) -> None:
         """As `answer`, for a verb that nobody asked anything: --quiet silences its text."""

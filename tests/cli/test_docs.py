@@ -1,0 +1,27 @@
+"""The documents that scripts are written by say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pgkeep.config import keys
+from pgkeep.errors import CODES, EXIT_FAILED
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_exit_statuses_are_documented() -> None:
+    text = (DOCS / "exit-status.md").read_text()
+    rows = {int(number): rest for number, rest in re.findall(r"^\| (\d+) \| (.*)", text, re.MULTILINE)}
+    for code, status in CODES.items():
+        if status != EXIT_FAILED:
+            assert f"`{code}`" in rows[status], code
+    documented = set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", text))
+    assert {code for code in documented if "-" in code} <= set(CODES)
+
+
+def test_every_key_is_documented() -> None:
+    text = (DOCS / "configuration.md").read_text()
+    for key in (*keys.REPOSITORY, *keys.CLUSTER):
+        assert f"| `{key}` |" in text
