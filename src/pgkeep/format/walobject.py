@@ -13,15 +13,22 @@ from pgkeep.format.frame import FrameKind, Piece, encode_pieces, split_frame
 from pgkeep.format.framerow import FrameRow, decode_frame_rows, encode_frame_rows
 from pgkeep.format.header import Header, WalIdentity
 from pgkeep.format.keyed import HashKeys, stored_hash
-from pgkeep.format.limits import FRAME_DATA, HEADER_LENGTH, TAIL_LENGTH
+from pgkeep.format.limits import FRAME_DATA, HEADER_LENGTH, MAX_WAL_TEXT, TAIL_LENGTH
 from pgkeep.format.section import SectionType, encode_section, read_sections
 from pgkeep.format.tail import FooterPlace, close_object, decode_tail, footer_directory
 from pgkeep.values.wal import MAX_SEGMENT_SIZE
 
 
+def _most(identity: WalIdentity) -> int:
+    """Bytes that the content of such an object may have."""
+    return min(max(identity.segment_size, MAX_WAL_TEXT), MAX_SEGMENT_SIZE)
+
+
 def encode_wal(header: Header, name: str, content: bytes | memoryview, keys: HashKeys, level: int) -> list[bytes]:
     """The parts of the object that holds `content`, the bytes of the WAL file `name`."""
     view = memoryview(content)
+    if len(view) > _most(WalIdentity.decode(header.specific)):
+        raise ValueError(f"{len(view)} bytes of WAL under {name}, which no reader would accept")
     head = header.encode()
     rows: list[FrameRow] = []
     frames: list[bytes] = []
@@ -60,7 +67,7 @@ def decode_rows(footer: memoryview, header: Header, place: FooterPlace, obj: str
         pass
     # Before anything is decompressed, so that a forged table cannot make it more than the header says.
     length, identity = sum(row.data_length for row in rows), WalIdentity.decode(header.specific)
-    if length != identity.length or length > min(identity.segment_size, MAX_SEGMENT_SIZE):
+    if length != identity.length or length > _most(identity):
         raise Damaged(obj, f"has frames of {length} bytes, its header says {identity.length}")
     if HEADER_LENGTH + sum(row.stored_length for row in rows) != place.offset:
         raise Damaged(obj, f"its frames do not end at byte {place.offset}, where the footer begins")

@@ -35,6 +35,9 @@ def record_pieces(lsn: int, length: int, segment_size: int) -> list[tuple[int, i
 
 def record_end(lsn: int, length: int, segment_size: int) -> Lsn:
     """The first byte after the record and its padding (EndRecPtr)."""
+    place = lsn % WAL_PAGE
+    if place and place + length <= WAL_PAGE:  # most records lie within a page
+        return Lsn(-(-(lsn + length) // _ALIGN) * _ALIGN)
     place, size = record_pieces(lsn, length, segment_size)[-1]
     return Lsn(-(-(place + size) // _ALIGN) * _ALIGN)
 

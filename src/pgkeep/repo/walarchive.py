@@ -10,18 +10,21 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
-from pgkeep.format.header import ObjectType, WalIdentity, expect_header
-from pgkeep.format.limits import HEADER_LENGTH
+from pgkeep.format.header import Header, ObjectType, WalIdentity, expect_header
+from pgkeep.format.limits import HEADER_LENGTH, TAIL_LENGTH
 from pgkeep.format.objects import ClaimInfo, decode_info, encode_object
-from pgkeep.format.walobject import decode_wal, encode_wal
+from pgkeep.format.tail import decode_tail
+from pgkeep.format.walobject import decode_frames, decode_rows, decode_wal, encode_wal
 from pgkeep.repo.repository import Cluster, Repository, cluster_of_system
 from pgkeep.store.port import ObjectStat
 from pgkeep.values.lsn import Lsn
@@ -127,13 +130,16 @@ class WalArchive:
 
     def read(self, key: str, type_: ObjectType) -> bytes:
         """The verified content of the object under `key`; object-missing, Damaged."""
+        data = self.cluster.repository.store.get(key)
+        return decode_wal(data, self._header(data, key, type_), self.cluster.repository.keys, key)
+
+    def _header(self, data: bytes, key: str, type_: ObjectType) -> Header:
         repository = self.cluster.repository
-        data = repository.store.get(key)
         header = expect_header(data, key, type_=type_, repository=repository.id, object_=names.object_id(key))
         identity = WalIdentity.decode(header.specific)
         if identity.system_id != self.system_id or identity.segment_size != self.segment_size:
             raise Damaged(key, f"holds WAL of system identifier {identity.system_id}, expected {self.system_id}")
-        return decode_wal(data, header, repository.keys, key)
+        return header
 
     def segment(self, segment: Segment) -> bytes:
         """The verified content of a full segment, `segment_size` bytes; object-missing, Damaged."""
@@ -142,6 +148,21 @@ class WalArchive:
         if len(content) != self.segment_size:
             raise Damaged(key, f"holds {len(content)} bytes of WAL, expected {self.segment_size}")
         return content
+
+    def beginning(self, segment: Segment, length: int) -> bytes:
+        """The first bytes of a full segment: `length` or, because frames are read whole, a few more.
+
+        object-missing, Damaged.
+        """
+        store, key = self.cluster.repository.store, self.key(segment.name(self.segment_size))
+        header = self._header(store.get(key, 0, HEADER_LENGTH), key, ObjectType.WAL_SEGMENT)
+        size = store.stat(key).size
+        tail = store.get(key, max(size - TAIL_LENGTH, 0), TAIL_LENGTH)
+        place = decode_tail(tail, size, header.object, key)
+        rows = decode_rows(memoryview(store.get(key, place.offset, place.length)), header, place, key)
+        count = bisect_left([*accumulate(row.data_length for row in rows)], length) + 1
+        stored = store.get(key, HEADER_LENGTH, sum(row.stored_length for row in rows[:count]))
+        return b"".join(decode_frames(memoryview(stored), rows[:count], self.cluster.repository.keys, key))
 
     def partial(self, partial: Partial) -> bytes:
         """The verified bytes of a partial segment from its start to its flush position; object-missing, Damaged."""

@@ -1,0 +1,145 @@
+"""A stretch of WAL read on its own: which segments it needs, how they are laid out, and what is read from them.
+
+1. A batch reads the records that *begin* in it.  One that crosses its end goes on in the next segment, whose beginning
+   is fetched as far as the record reaches.
+2. All segments are named as if they were of the lineage's last timeline, so that pg_waldump follows records over a
+   switch: a new timeline's first segment holds a copy of its parent's bytes up to the switch.
+3. The last batch reads on to the end of WAL; every other must be readable to its own end.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from pgkeep.catalog.walfacts import Sought, WalScan, fold
+from pgkeep.errors import Fault
+from pgkeep.pg.programs import Programs
+from pgkeep.pg.walborder import first_record
+from pgkeep.pg.waldump import WalRange, end_of_wal, read_records
+from pgkeep.pg.walrecord import WAL_PAGE
+from pgkeep.repo.walarchive import Partial, WalArchive
+from pgkeep.values.lsn import Lsn
+from pgkeep.values.wal import History, Segment
+
+BATCH_BYTES: Final = 128 << 20
+"""WAL that a batch holds on disk, unless a single segment is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records that begin at or after `start` and before `end`, which is the end of a segment."""
+
+    start: Lsn
+    end: Lsn
+    is_last: bool
+
+    def numbers(self, size: int) -> range:
+        """Its segments of `size` bytes."""
+        return range(self.start // size, self.end // size)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What every batch of a scan needs to know besides its borders; picklable."""
+
+    history: History
+    last: int
+    """Number of the last full segment."""
+    partial: Partial | None
+    programs: Programs
+    sought: Sought
+    scratch: Path | None
+
+
+def plan_batches(first: Lsn, last: int, size: int) -> list[Batch]:
+    """Cut the segments of `size` bytes from the one that holds `first` to number `last` into batches, ascending."""
+    step = max(BATCH_BYTES // size, 1)
+    borders = [*range(first // size, last + 1, step), last + 1]
+    return [
+        Batch(Lsn(max(first, begin * size)), Lsn(end * size), end == last + 1) for begin, end in pairwise(borders)
+    ]
+
+
+class BatchReader:
+    """Reads batches, one after the other, in whatever process it was made."""
+
+    def __init__(self, archive: WalArchive, reading: Reading) -> None:
+        self._archive = archive
+        self._reading = reading
+        self._size = archive.segment_size
+
+    def run(self, batch: Batch) -> tuple[Batch, WalScan]:
+        """What the batch's records say.  Faults as `walscan.scan`."""
+        with tempfile.TemporaryDirectory(prefix="pgkeep-wal-", dir=self._reading.scratch) as name:
+            directory = Path(name)
+            for number in batch.numbers(self._size):
+                self._place(directory, number, self._content(number))
+            return batch, self._read(directory, batch)
+
+    def finish(self) -> None:
+        """Nothing is kept between batches."""
+
+    def _read(self, directory: Path, batch: Batch) -> WalScan:
+        start = self._start(directory, batch)
+        end = None if batch.is_last else self._fetch_crossing(directory, batch)
+        if start >= batch.end:  # one record fills the whole batch
+            return WalScan(batch.start, batch.end)
+        source = WalRange(directory, self._reading.history.timeline, start, end)
+        records = (record for record in read_records(self._reading.programs, source) if record.lsn < batch.end)
+        summary_end = batch.end
+        if batch.is_last:
+            summary_end = end_of_wal(self._reading.programs, directory, source.timeline, start)
+        return fold(records, self._reading.sought, batch.start, summary_end)
+
+    def _start(self, directory: Path, batch: Batch) -> Lsn:
+        """The first record of the batch: a caller's own start is one, a border is in the middle of one."""
+        if batch.start % self._size:
+            return batch.start
+        with self._path(directory, batch.start // self._size).open("rb") as file:
+            return first_record(file.read(WAL_PAGE), batch.start, self._size)
+
+    def _fetch_crossing(self, directory: Path, batch: Batch) -> Lsn:
+        """Lay out what the last record needs behind the batch; where that record ends."""
+        number = batch.end // self._size
+        beginning = self._content(number, WAL_PAGE)
+        end = first_record(beginning, batch.end, self._size)
+        while number * self._size < end:
+            self._place(directory, number, self._content(number, end - number * self._size))
+            number += 1
+        return end
+
+    def _content(self, number: int, length: int | None = None) -> bytes:
+        """A segment's bytes, or at least its first `length`.  Fault 'wal-gap' when it is not there."""
+        reading = self._reading
+        try:
+            if number > reading.last and reading.partial is not None:
+                return self._archive.partial(reading.partial)
+            segment = Segment(reading.history.segment_timeline(number, self._size), number)
+            if length is None or length >= self._size:
+                return self._archive.segment(segment)
+            return self._archive.beginning(segment, length)
+        except Fault as fault:
+            if fault.code != "object-missing":
+                raise
+            raise Fault("wal-gap", f"{fault.message}, and the WAL to be read needs it") from None
+
+    def _path(self, directory: Path, number: int) -> Path:
+        return directory / Segment(self._reading.history.timeline, number).name(self._size)
+
+    def _place(self, directory: Path, number: int, content: bytes) -> None:
+        """Write a segment's file, sparse behind `content`; Fault 'io'."""
+        path = self._path(directory, number)
+        try:
+            path.write_bytes(content)
+            os.truncate(path, self._size)
+        except OSError as error:
+            raise Fault(
+                "io",
+                f"{path} could not be written: {error.strerror}",
+                hint="free space in the temporary directory, or name another one with TMPDIR",
+            ) from error
