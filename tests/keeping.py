@@ -84,6 +84,11 @@ class Kept:
         answer: dict[str, Any] = json.loads((done.stdout.strip() or done.stderr.strip()).splitlines()[-1])
         return answer
 
+    def result(self, *args: str, status: int = 0) -> dict[str, Any]:
+        """The result object of a verb."""
+        result: dict[str, Any] = self.json(*args, status=status)["result"]
+        return result
+
     @staticmethod
     def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
         """Signal the whole process group: what a power cut leaves."""
@@ -111,6 +116,7 @@ class Kept:
 
     def archive_all(self) -> None:
         """Switch WAL, and wait until everything written so far is in the archive."""
+        self.cluster.sql("SELECT pg_create_restore_point('something to archive')")
         name = self.cluster.switch_wal()
         self.wait(lambda: any(path.name >= name for path in self.wal()), f"{name} was not archived")
 

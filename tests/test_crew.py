@@ -32,6 +32,9 @@ class Adder:
         return task * 2
 
     def finish(self) -> int:
+        if self.sum < 0:
+            raise Fault("io", "cannot finish")
+        time.sleep(0.2)
         return self.sum
 
 
@@ -44,7 +47,7 @@ def test_every_task_is_done_once_and_state_stays_in_the_worker() -> None:
 def test_no_task_at_all() -> None:
     with Crew[int, int, int](2, Adder, 7) as crew:
         assert list(crew.run([])) == []
-        assert crew.finish() == [7, 7]
+        assert list(crew.finish()) == [7, 7]
 
 
 @pytest.mark.parametrize(("task", "code"), [(-1, "format-damaged"), (-2, "worker-died"), (-3, "worker-died")])
@@ -52,6 +55,17 @@ def test_a_worker_that_fails_ends_the_run(task: int, code: str) -> None:
     with Crew[int, int, int](2, Adder, 0) as crew, pytest.raises(Fault) as caught:
         list(crew.run([1, 2, task, *range(100)]))
     assert caught.value.code == code
+
+
+def test_what_others_finished_is_known_before_a_fault_is_raised() -> None:
+    answers: list[int] = []
+    with Crew[int, int, int](2, Adder, 0) as crew:
+        busy = crew.run([5, -9])
+        assert sorted(busy) == [-18, 10]
+        with pytest.raises(Fault, match="cannot finish"):
+            for answer in crew.finish():
+                answers.append(answer)
+    assert answers == [5]
 
 
 def test_an_error_in_the_parent_leaves_no_process_behind() -> None:

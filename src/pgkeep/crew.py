@@ -90,14 +90,21 @@ class Crew(Generic[T, R, F]):
             yield from self._collect(every)
             idle()
 
-    def finish(self) -> list[F]:
-        """Ask every worker to finish; what they answer."""
+    def finish(self) -> Iterator[F]:
+        """Ask every worker to finish; what they answer, as it comes.
+
+        A fault is raised when all others have answered: what they finished must be known even then.
+        """
         for connection in self._processes:
             self._send(connection, (_FINISH, None))
-        answers: list[F] = []
+        first: Fault | None = None
         while any(self._waiting.values()):
-            answers += self._collect(None)
-        return answers
+            try:
+                yield from self._collect(None)
+            except Fault as fault:
+                first = first or fault
+        if first is not None:
+            raise first
 
     def stop(self) -> None:
         """End all workers at once; harmless after `finish`."""
@@ -130,6 +137,7 @@ class Crew(Generic[T, R, F]):
             try:
                 kind, value = ready.recv()
             except (EOFError, OSError):
+                self._waiting[ready] = 0
                 raise self._died(ready) from None
             self._waiting[ready] -= 1
             if kind == _FAULT:

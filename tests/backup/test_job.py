@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pgkeep.pg.account import give
 from pgkeep.repo.backups import read_manifest
 from pgkeep.values.ids import BackupId
 from tests.keeping import Kept
@@ -42,7 +43,7 @@ def test_a_backup_holds_what_the_manifest_says(kept: MakeKept) -> None:
     filenode = made.cluster.value("SELECT pg_relation_filepath('orders')")
     assert entries[filenode.encode()].size == made.cluster.value("SELECT pg_relation_size('orders')")
     assert manifest.inner.backup_label.startswith(b"START WAL LOCATION: ")
-    assert made.json("verify")["sound"] is True
+    assert made.result("verify")["sound"] is True
 
 
 def test_two_backups_at_once_both_succeed(kept: MakeKept) -> None:
@@ -53,7 +54,7 @@ def test_two_backups_at_once_both_succeed(kept: MakeKept) -> None:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     assert len(made.backups()) == 2
-    assert made.json("verify")["sound"] is True
+    assert made.result("verify")["sound"] is True
 
 
 def test_ctrl_c_leaves_earlier_backups_and_nothing_else(kept: MakeKept) -> None:
@@ -71,7 +72,7 @@ def test_ctrl_c_leaves_earlier_backups_and_nothing_else(kept: MakeKept) -> None:
     assert len(made.backups()) == 1
     made.wait(lambda: not made.cluster.value(_IN_BACKUP), "the server still believes in a running backup")
     made.backup()
-    assert made.json("verify")["sound"] is True
+    assert made.result("verify")["sound"] is True
 
 
 _IN_BACKUP = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgkeep'"
@@ -103,7 +104,7 @@ def _kill_backups(made: Kept, *, times: int, seed: int) -> None:
         left = made.backups()
         assert left[: len(before)] == before and len(left) <= len(before) + 1
     made.backup()
-    assert made.json("verify")["sound"] is True
+    assert made.result("verify")["sound"] is True
 
 
 def test_a_lost_connection_ends_the_backup(kept: MakeKept) -> None:
@@ -139,7 +140,7 @@ def test_wal_of_another_content_under_the_same_name_is_no_backup(kept: MakeKept)
     made.cluster.sql("ALTER SYSTEM SET archive_command = 'true'")
     made.cluster.reload()
     future = f"{other.name[:16]}{number + 1:08X}"
-    shutil.copy(other, other.with_name(future))
+    give(made.account, [Path(shutil.copy(other, other.with_name(future)))])
     answer = made.json("backup", "--archive-timeout", "5s", status=14)
     assert answer["error"]["code"] == "format-damaged"
     assert len(made.backups()) == 1
@@ -153,6 +154,7 @@ def test_a_full_repository_fails_clearly_and_gives_its_space_back(kept: MakeKept
     size = sum(path.stat().st_size for path in made.repository.rglob("*") if path.is_file())
     packs = next(made.repository.glob("*-*"), made.repository) / "packs"
     packs.mkdir(exist_ok=True)
+    give(made.account, [packs])
     os.system(f"mount -t tmpfs -o size=6m,mode=777 tmpfs {packs}")
     try:
         answer = made.json("backup", status=1)
@@ -161,7 +163,7 @@ def test_a_full_repository_fails_clearly_and_gives_its_space_back(kept: MakeKept
     finally:
         os.system(f"umount {packs}")
     made.backup()
-    assert made.json("verify")["sound"] is True
+    assert made.result("verify")["sound"] is True
 
 
 def test_a_data_directory_that_is_not_this_servers_is_refused(kept: MakeKept, cluster: Callable[..., object]) -> None:
@@ -215,11 +217,14 @@ def test_a_read_only_repository_is_refused(kept: MakeKept) -> None:
     made.backup()
 
 
+def _escaped(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace("\n", "\\n")
+
+
 def test_names_with_blanks_quotes_and_newlines(kept: MakeKept, tmp_path: Path) -> None:
     made = kept()
-    odd = made.cluster.directory("a 'quoted\" \\ path\nwith a newline")
-    quoted = str(odd).replace("'", "''")
-    made.cluster.sql(f'CREATE TABLESPACE "odd ""space" LOCATION \'{quoted}\'')
+    odd = made.cluster.directory('a "quoted" \\ path\nwith a newline')
+    made.cluster.sql(f'CREATE TABLESPACE "odd ""space" LOCATION E\'{_escaped(odd)}\'')
     made.cluster.sql('CREATE DATABASE "da ta\'base"')
     made.cluster.sql(
         'CREATE TABLE "ta\nble" TABLESPACE "odd ""space" AS SELECT generate_series(1, 1000)', dbname="da ta'base"
@@ -228,4 +233,4 @@ def test_names_with_blanks_quotes_and_newlines(kept: MakeKept, tmp_path: Path) -
     manifest = read_manifest(made.catalogue(), BackupId(backup))
     assert os.fsencode(str(odd)) in [space.location for space in manifest.inner.tablespaces]
     assert b"ta\nble" in [relation.name for relation in manifest.inner.relations]
-    assert made.json("verify")["sound"] is True
+    assert made.result("verify")["sound"] is True

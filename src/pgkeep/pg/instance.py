@@ -164,6 +164,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def _quoted(value: str) -> str:
+    """A value of a connection string (libpq-connect.html, 34.1.1.1); plain ones stay as they are."""
+    if value.isidentifier():
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
 def free_port() -> int:
     """A TCP port on loopback that nobody listens on now."""
     with socket.socket() as probe:
@@ -228,7 +236,7 @@ class Instance:
 
     def conninfo(self, dbname: str = "postgres", user: str = "postgres") -> str:
         """A libpq connection string through the socket."""
-        return f"host={self.socket_dir} port={self.port} dbname={dbname} user={user}"
+        return f"host={self.socket_dir} port={self.port} dbname={_quoted(dbname)} user={_quoted(user)}"
 
     def start(self) -> None:
         """Start the postmaster and return at once (see wait_ready).
