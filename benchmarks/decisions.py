@@ -1,7 +1,7 @@
-"""The measurements behind docs/decisions: `python -m benchmarks.decisions [FILE]`.
+"""The measurements behind docs/decisions: `python -m benchmarks.decisions FILE`.
 
-FILE is a large relation file of a real cluster (a quarter of a gigabyte is read); without it, pages are made up, and the
-compression figures mean little.  CPU seconds are this process's own: they hold on a busy machine, wall seconds do not.
+FILE is a large relation file of a real cluster, of which a quarter of a gigabyte is read.  CPU seconds are this
+process's own: they hold on a busy machine, wall seconds do not.
 """
 
 from __future__ import annotations
@@ -84,9 +84,11 @@ def serializers() -> None:
     print(f"  bytes: MessagePack {len(packed):,}, JSON {len(text):,}")
 
 
-def _work(data: bytes, key: bytes) -> int:
-    """What a worker does to 2 MiB: checksums, page hashes, frames."""
-    keys = HashKeys(key)
+def _work(path: str, offset: int) -> int:
+    """What a worker does to 2 MiB of a file: checksums, page hashes, frames."""
+    keys = HashKeys(bytes(32))
+    with open(path, "rb") as file:
+        data = os.pread(file.fileno(), CHUNK, offset)
     PageChecker().inspect(data, 0, checksums=True, start_lsn=1 << 63)
     keys.pages(memoryview(data), 8192)
     compressor = zstandard.ZstdCompressor(level=3)
@@ -94,10 +96,10 @@ def _work(data: bytes, key: bytes) -> int:
     return sum(len(compressor.compress(view[at : at + 131072])) for at in range(0, len(data), 131072))
 
 
-def processes(data: bytes) -> None:
+def processes(path: str, size: int) -> None:
     """0003: the same work in two threads and in two processes; wall seconds, so only on a quiet machine."""
     print("0003 two workers on 2 MiB pieces: checksums, page hashes, zstd 3 (wall seconds)")
-    pieces = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+    offsets = range(0, size, CHUNK)
     pools: list[tuple[str, Callable[[], Executor]]] = [
         ("one thread", partial(ThreadPoolExecutor, 1)),
         ("two threads", partial(ThreadPoolExecutor, 2)),
@@ -105,11 +107,11 @@ def processes(data: bytes) -> None:
     ]
     for name, make in pools:
         with make() as pool:
-            list(pool.map(_work, pieces[:4], [bytes(32)] * 4))
+            list(pool.map(_work, [path] * 4, offsets[:4]))
             began = time.perf_counter()
-            list(pool.map(_work, pieces, [bytes(32)] * len(pieces)))
+            list(pool.map(_work, [path] * len(offsets), offsets))
             seconds = time.perf_counter() - began
-        print(f"  {name:<44} {seconds:8.2f} s     {len(data) / seconds / 1e6:12,.0f} MB/s")
+        print(f"  {name:<44} {seconds:8.2f} s     {size / seconds / 1e6:12,.0f} MB/s")
 
 
 def hashes(data: bytes) -> None:
@@ -187,22 +189,16 @@ def _u32(values: list[int]) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     return np.array(values, np.uint32)
 
 
-def sample(path: str | None) -> bytes:
-    """Pages of a real relation, or made-up ones."""
-    if path is not None:
-        with open(path, "rb") as file:
-            data = file.read(SAMPLE)
-        return data[: len(data) // CHUNK * CHUNK]
-    random = Random(5)
-    page = b"".join(os.urandom(64) + random.randbytes(8) * 56 for _ in range(16))
-    return (page * (CHUNK // len(page)))[:CHUNK] * 32
-
-
 def main() -> None:
-    data = sample(sys.argv[1] if len(sys.argv) > 1 else None)
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    path = sys.argv[1]
+    with open(path, "rb") as file:
+        data = file.read(SAMPLE)
+    data = data[: len(data) // CHUNK * CHUNK]
     start_up()
     serializers()
-    processes(data)
+    processes(path, len(data))
     hashes(data)
     frames(data)
     extents()
