@@ -54,6 +54,8 @@ MAX_ORDINAL: Final = 1 << 40
 MAX_PATH: Final = 4096
 MAX_EXTENTS: Final = 1 << 21
 MAX_MAP: Final = 64 << 20
+MAX_WAL_TEXT: Final = 16 << 20
+"""Bytes of a .history or .backup file."""
 MAX_WAL_SEGMENTS: Final = 1 << 24
 """WAL segments that one backup may need on one timeline."""
 PATHS_PER_CHUNK: Final = 4096
