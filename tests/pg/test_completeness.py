@@ -105,6 +105,13 @@ def test_segments_must_have_no_gap(whole: DataDirectory) -> None:
     assert check_complete(with_segments(whole, "99000", *numbers[:-1]), [], []) is None
 
 
+def test_a_gap_in_the_last_relation_of_all(whole: DataDirectory) -> None:
+    last = replace(whole, entries=tuple(entry for entry in whole.entries if entry.fork is not Fork.MAIN))
+    fault = check_complete(with_segments(last, "99000", "99000.2"), [], [])
+    assert fault is not None
+    assert "base/5/99000.2 is there, but no segment 1" in fault.message
+
+
 def test_a_lost_first_segment(whole: DataDirectory) -> None:
     fault = check_complete(with_segments(whole, "98999", "99000.1", "99000.2", "99001"), [], [])
     assert fault is not None
