@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from pgkeep.clock import SystemClock
 from pgkeep.format.extents import ExtentMap, encode_extents
@@ -197,10 +198,9 @@ class DirectoryBackup:
                 merged.append((pack, ordinal, count))
         for pack, _, _ in merged:
             numbers.setdefault(pack, len(numbers))
-        fields = {"path": entry.path, "type": entry.type, "mode": entry.mode, "size": entry.size, "unit": entry.unit}
         if len(merged) == 1:
             pack, ordinal, _ = merged[0]
-            return Entry(**fields, place=Place.INLINE, pack=numbers[pack], at=ordinal)  # type: ignore[arg-type]
+            return replace(entry, place=Place.INLINE, pack=numbers[pack], at=ordinal)
         packs = tuple(dict.fromkeys(pack for pack, _, _ in merged))
         data = encode_extents(
             ExtentMap(
@@ -213,14 +213,7 @@ class DirectoryBackup:
         pack, at = writer.add_bytes(entry.path, 0, memoryview(data), FrameKind.MAPS)
         digest = self.cluster.repository.keys.extent_map(data)
         numbers.setdefault(pack, len(numbers))
-        return Entry(
-            **fields,
-            place=Place.MAP,
-            pack=numbers[pack],
-            at=at,
-            length=len(data),
-            hash=digest,  # type: ignore[arg-type]
-        )
+        return replace(entry, place=Place.MAP, pack=numbers[pack], at=at, length=len(data), hash=digest)
 
 
 def same_tree(left: Path, right: Path, ignore: frozenset[str] = frozenset()) -> list[str]:

@@ -20,6 +20,7 @@ from pgkeep.crew import Crew
 from pgkeep.errors import Damaged
 from pgkeep.events import Announce, Phase, Progress
 from pgkeep.format.manifest import Entry, EntryType, Place
+from pgkeep.pg.backuplabel import TablespaceLink, format_tablespace_map
 from pgkeep.pg.controlfile import CONTROL_FILE
 from pgkeep.repo.backups import Manifest
 from pgkeep.repo.check import RepositoryAddress
@@ -27,7 +28,7 @@ from pgkeep.repo.repository import Cluster
 from pgkeep.restore.contents import file_contents
 from pgkeep.restore.gather import Share
 from pgkeep.restore.layout import FileTable, Layout, Rows, TargetFile, inline_row
-from pgkeep.restore.tablespaces import root_of, spell_map
+from pgkeep.restore.tablespaces import root_of
 from pgkeep.restore.tree import Owner, Tree
 from pgkeep.restore.worker import (
     Done,
@@ -271,8 +272,10 @@ def _seal(cluster: Cluster, manifest: Manifest, destination: Destination, tree: 
     if entry is None:
         raise Damaged(manifest.key, f"holds no {CONTROL_FILE}")
     tree.write(_BACKUP_LABEL, manifest.inner.backup_label, 0o600)
-    if mapped := spell_map(destination.tablespaces):
-        tree.write(_TABLESPACE_MAP, mapped, 0o600)
+    if destination.tablespaces:
+        # Startup makes the links anew from this file: it holds the mapped paths, never the original ones.
+        links = (TablespaceLink(oid, target) for oid, target in destination.tablespaces.items())
+        tree.write(_TABLESPACE_MAP, format_tablespace_map(links), 0o600)
     tree.write(control, content, entry.mode & 0o777)
     tree.remove(UNFINISHED)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from pgkeep.errors import Fault
 from pgkeep.format.manifest import Tablespace
+from pgkeep.pg.waldump import TablespaceCreated
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,42 +102,23 @@ def root_of(path: bytes, roots: Mapping[int, int]) -> tuple[int, bytes]:
     return 0, path
 
 
-def spell_map(targets: Mapping[int, str]) -> bytes:
-    """The content of tablespace_map (xlogrecovery.c, read_tablespace_map): newline, CR and backslash are escaped.
-
-    Startup makes the links anew from this file, so it must hold the mapped paths, never the original ones.
-    """
-    lines = []
-    for oid, target in targets.items():
-        path = os.fsencode(target).replace(b"\\", b"\\\\").replace(b"\n", b"\\\n").replace(b"\r", b"\\\r")
-        lines.append(b"%d %s\n" % (oid, path))
-    return b"".join(lines)
-
-
-@dataclass(frozen=True, slots=True)
-class CreatedTablespace:
-    """CREATE TABLESPACE in the WAL to be replayed: OID and the original absolute path (empty: in place)."""
-
-    oid: int
-    path: str
-
-
-def check_created(created: Iterable[CreatedTablespace], existing: frozenset[str]) -> list[str]:
-    """Rule A.3: `tablespace-unsafe` when a path of `created` is in `existing` (on this host).
+def check_created(created: Iterable[TablespaceCreated], existing: frozenset[str]) -> list[str]:
+    """Rule A.3: `tablespace-unsafe` when the path of one of `created` is in `existing` (on this host).
 
     Otherwise the paths at which replay will stop until somebody makes an empty directory there.
     """
-    missing: list[str] = []
+    missing: dict[str, None] = {}
     for space in created:
         if not space.path:
             continue
         if space.path in existing:
             raise Fault(
                 "tablespace-unsafe",
-                f"the WAL to be replayed creates tablespace {space.oid} in {space.path}, which exists on this host:"
-                " recovery would write into it",
+                f"the WAL to be replayed creates tablespace {space.oid} in {space.path} (at {space.lsn}), which exists"
+                " on this host: recovery would write into it",
                 hint="take a backup made after that CREATE TABLESPACE as the base (--backup), restore on another host,"
                 f" or move {space.path} away first",
+                path=space.path,
             )
-        missing.append(space.path)
-    return missing
+        missing[space.path] = None
+    return list(missing)
