@@ -19,6 +19,7 @@ from pgkeep.format.objects import IncarnationInfo
 from pgkeep.pg.controlfile import CONTROL_FILE, ControlFile, read_control
 from pgkeep.repo.repository import create_repository, register_cluster
 from pgkeep.repo.walarchive import WalArchive
+from pgkeep.store.memory import MemoryStore
 from pgkeep.store.port import Store
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, Segment
@@ -139,3 +140,13 @@ def new_archive(store: Store, control: ControlFile) -> WalArchive:
     )  # fmt: skip
     cluster = register_cluster(repository, info, CLOCK)
     return WalArchive(cluster, control.system_identifier, control.wal_segment_size)
+
+
+def archive_in_memory(system_id: int = 7_300_000_000_000_000_001, size: int = SIZE) -> WalArchive:
+    """An empty archive that needs no server and no disk."""
+    repository = create_repository(MemoryStore(), CLOCK, "test")
+    info = IncarnationInfo(
+        system_id=system_id, cluster_name="main", server_version=180000, first_seen="2026-05-07T11:00:00+00:00",
+        wal_segment_size=size,
+    )  # fmt: skip
+    return WalArchive(register_cluster(repository, info, CLOCK), system_id, size)

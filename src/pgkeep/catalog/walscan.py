@@ -12,6 +12,7 @@ from pathlib import Path
 from pgkeep.catalog.walbatch import Batch, BatchReader, Reading, plan_batches
 from pgkeep.catalog.walfacts import Sought, WalScan, merge
 from pgkeep.crew import Crew
+from pgkeep.errors import Fault
 from pgkeep.events import Announce, Progress, silent
 from pgkeep.format.objects import IncarnationInfo
 from pgkeep.pg.programs import Programs
@@ -20,7 +21,7 @@ from pgkeep.repo.repository import Cluster
 from pgkeep.repo.walarchive import Partial, WalArchive
 from pgkeep.values.ids import ClusterUuid
 from pgkeep.values.lsn import Lsn
-from pgkeep.values.wal import History
+from pgkeep.values.wal import History, Segment
 
 NOTHING_SOUGHT = Sought()
 
@@ -48,6 +49,9 @@ def scan(
     worker-died, and the store's.
     """
     size = archive.segment_size
+    if partial is not None and partial.segment.number != last + 1:
+        wanted = Segment(history.timeline, last + 1).name(size)
+        raise Fault("wal-gap", f"{wanted} is missing before the partial {partial.segment.name(size)}")
     reading = Reading(history, last, partial, programs, sought, scratch)
     batches = plan_batches(first, last + (partial is not None), size)
     total = sum(len(batch.numbers(size)) for batch in batches) * size
