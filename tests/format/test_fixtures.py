@@ -56,7 +56,7 @@ def test_its_backup_can_be_read(repository: Repository) -> None:
     assert manifest.info == INFO
     assert replace(manifest.inner, relations=list(manifest.inner.relations)) == INNER
     assert [entry.path for entry in manifest.entries()] == [b"PG_VERSION", b"base", b"base/5", b"base/5/16384"]
-    assert check.check_places(cluster, manifest) == []
+    assert check.check_manifest(cluster, manifest) == []
 
 
 def test_its_pages_can_be_read(repository: Repository) -> None:

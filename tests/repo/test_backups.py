@@ -48,7 +48,7 @@ def test_a_backup_is_what_was_written(made: Made) -> None:
     assert list(manifest.entries()) == made.entries
     assert replace_value(manifest.inner, relations=list(manifest.inner.relations)) == INNER
     assert [pack.id for pack in manifest.outer.packs] == [made.pack.id]
-    assert not check.check_places(made.cluster, manifest)
+    assert not check.check_manifest(made.cluster, manifest)
 
 
 def test_its_pages_and_their_lsns_are_in_the_pack(made: Made) -> None:

@@ -27,8 +27,8 @@ from pgkeep.repo.backups import Manifest, backup_ids, read_manifest
 from pgkeep.repo.check import (
     Checked,
     RepositoryAddress,
+    check_manifest,
     check_pack,
-    check_places,
     check_wal,
     is_damage,
 )
@@ -112,8 +112,8 @@ class _WalTask:
 
 
 @dataclass(frozen=True, slots=True)
-class _PlacesTask:
-    """The extents of one backup."""
+class _ManifestTask:
+    """All of one manifest."""
 
     address: ClusterAddress
     backup: BackupId
@@ -126,10 +126,10 @@ class _PlacesTask:
             if not is_damage(fault):
                 raise
             return []  # reported by the reader of all manifests
-        return [Checked(manifest.key, 0, tuple(check_places(cluster, manifest)))]
+        return [Checked(manifest.key, 0, tuple(check_manifest(cluster, manifest)))]
 
 
-_Task = _PackTask | _WalTask | _PlacesTask
+_Task = _PackTask | _WalTask | _ManifestTask
 
 
 def _run(task: _Task) -> list[Checked]:
@@ -192,7 +192,7 @@ def _tasks(
     for pack, place in packs.items():
         yield _PackTask(address, pack, place)
     for backup in manifests:
-        yield _PlacesTask(address, backup)
+        yield _ManifestTask(address, backup)
     for archive in archives:
         objects = archive.objects()
         while batch := tuple(islice(objects, WAL_BATCH)):
@@ -226,7 +226,7 @@ def _verdict(
     for archive in archives:
         if archive.system_id == manifest.info.system_id:
             problems += _wal_of_backup(archive, manifest, findings)
-    return BackupVerdict(backup, tuple(problems))
+    return BackupVerdict(backup, tuple(dict.fromkeys(problems)))
 
 
 def _wal_of_backup(archive: WalArchive, manifest: Manifest, findings: _Findings) -> Iterator[str]:

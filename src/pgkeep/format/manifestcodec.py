@@ -52,6 +52,7 @@ from pgkeep.format.section import (
     Row,
     SectionType,
     StoredSection,
+    check_section,
     decode_directory,
     encode_section,
     open_section,
@@ -181,6 +182,13 @@ class ManifestReader:
 
     def _one(self, type_: SectionType) -> bytes:
         return self._content(self.directory.one(type_, self.obj))
+
+    def check_sections(self) -> None:
+        """Every section's hash, also of those that nobody asks for; and nothing may follow the last one."""
+        for row in self.directory.rows:
+            check_section(row, self.fetch(HEADER_LENGTH + row.offset, row.stored_length), self.obj)
+        if len(self.fetch(HEADER_LENGTH + self.directory.length, 1)):
+            raise Damaged(self.obj, "goes on behind its last section")
 
     def rows(self, type_: SectionType, row: type[R]) -> Iterator[R]:
         """The records of a table, in order."""

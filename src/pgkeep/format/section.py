@@ -220,13 +220,19 @@ def _check_rows(directory: Directory, end: int, obj: str) -> None:
 _KNOWN: Final = frozenset(int(type_) for type_ in SectionType)
 
 
-def open_section(row: Row, stored: bytes | memoryview, obj: str) -> bytes:
-    """The plain content of a section from its stored bytes, verified; Damaged, format-unsupported."""
+def check_section(row: Row, stored: bytes | memoryview, obj: str) -> str:
+    """The section's name for messages, when its stored bytes are what the directory says; Damaged."""
     name = f"{obj} (section {SectionType(row.number).name if row.number in _KNOWN else row.number})"
     if len(stored) != row.stored_length:
         raise Damaged(name, f"cut off after {len(stored)} of {row.stored_length} bytes")
     if blake3(stored).digest() != row.hash:
         raise Damaged(name, "damaged (its hash is wrong)")
+    return name
+
+
+def open_section(row: Row, stored: bytes | memoryview, obj: str) -> bytes:
+    """The plain content of a section from its stored bytes, verified; Damaged, format-unsupported."""
+    name = check_section(row, stored, obj)
     if row.protection:
         raise Fault("format-unsupported", f"{name}: sealed, which this pgkeep cannot open", object=obj)
     return decompress(row.codec, stored, row.raw_length, name)
@@ -245,5 +251,5 @@ def read_sections(
         stored = view[row.offset : row.end]
         if row.number in keep and row.number in _KNOWN:
             yield Section(SectionType(row.number), open_section(row, stored, obj))
-        elif blake3(stored).digest() != row.hash:
-            raise Damaged(obj, f"its section {row.number} is damaged (its hash is wrong)")
+        else:
+            check_section(row, stored, obj)

@@ -110,11 +110,18 @@ def check_wal(archive: WalArchive, key: str, type_: ObjectType) -> Checked:
     return Checked(key, len(content))
 
 
-def check_places(cluster: Cluster, manifest: Manifest) -> list[Damage]:
-    """Every file's content lies within frames of its packs, without a gap; extent maps have their own hash."""
+def check_manifest(cluster: Cluster, manifest: Manifest) -> list[Damage]:
+    """All of the manifest, and that its extents fit its packs.
+
+    Every section has its hash, every row can be read, every file's content lies within frames of its packs without a
+    gap; extent maps have their own hash.
+    """
     readers = _Readers(cluster, manifest.outer.packs)
     damage: list[Damage] = []
     try:
+        manifest.reader.check_sections()
+        for _ in manifest.inner.relations:
+            pass
         for entry in manifest.entries():
             if entry.type is EntryType.FILE and entry.place is not Place.NONE:
                 damage += _check_place(readers, entry, manifest)
@@ -136,7 +143,10 @@ class _Readers:
 
     def open(self, number: int) -> PackReader:
         pack = self.packs[number]
-        return PackReader.open(self.cluster.repository, self.cluster.uuid, pack.id, pack.footer)
+        try:
+            return PackReader.open(self.cluster.repository, self.cluster.uuid, pack.id, pack.footer)
+        except Fault as fault:
+            raise missing_as_damage(fault, names.pack(self.cluster.uuid, pack.id)) from fault
 
     def units(self, number: int, kind: FrameKind) -> int:
         """Units of `kind` in a pack of the table."""

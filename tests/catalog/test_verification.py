@@ -1,0 +1,144 @@
+"""verify finds every damage, names the backups that it costs, and never calls damage sound."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.clusters import Cluster
+from tests.keeping import Kept, keep
+
+from pgkeep.catalog.verification import VerifyReport, verify
+from pgkeep.clock import SystemClock
+from pgkeep.errors import Fault
+from pgkeep.events import silent
+from pgkeep.repo.repository import cluster_named, open_repository
+from pgkeep.store.open import open_store
+
+
+@pytest.fixture
+def sound(
+    cluster: Callable[..., Cluster], server_tmp: Path, pgkeep_program: tuple[str, ...]
+) -> Iterator[tuple[Kept, Path]]:
+    """A repository with two backups and WAL between and after them, and a place for damaged copies."""
+    kept = keep(cluster, server_tmp, pgkeep_program, wal_segsize=1)
+    kept.cluster.sql("CREATE TABLE t AS SELECT g, md5(g::text) FROM generate_series(1, 2000) g")
+    kept.backup()
+    kept.cluster.sql("CREATE TABLE u AS SELECT g, md5(g::text) FROM generate_series(1, 30000) g")
+    kept.backup()
+    kept.archive_all()
+    kept.archive_all()
+    kept.cluster.stop()
+    yield kept, server_tmp / "copy"
+
+
+def _verify(root: Path) -> VerifyReport:
+    cluster = cluster_named(open_repository(open_store(str(root))), "main")
+    with ThreadPoolExecutor(2) as pool:
+        return verify(cluster, pool, SystemClock(), silent)
+
+
+def _copy(kept: Kept, copy: Path) -> Path:
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(kept.repository, copy)
+    return copy
+
+
+def _flip(path: Path, chance: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    at = chance.randrange(len(data))
+    data[at] ^= 1 << chance.randrange(8)
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def test_every_kind_of_damage_is_found(sound: tuple[Kept, Path]) -> None:
+    kept, copy = sound
+    first, second = kept.backups()
+    report = _verify(kept.repository)
+    assert report.is_sound and report.bytes > 0
+    assert report.packs == len(kept.packs())
+    _flipped_bytes(kept, copy)
+    _missing_objects(kept, copy, first, second)
+
+
+def _flipped_bytes(kept: Kept, copy: Path) -> None:
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    root = _copy(kept, copy)
+    for pattern in ("*/packs/*", "*/backups/*", "*/wal/*/*/*/*"):
+        objects = [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".")]
+        for path in chance.sample(objects, min(4, len(objects))):
+            whole = path.read_bytes()
+            _flip(path, chance)
+            report = _verify(root)
+            assert not report.is_sound, path
+            if "/packs/" in str(path):
+                assert sum(not verdict.is_sound for verdict in report.backups) == 1, path
+            path.write_bytes(whole)
+    assert _verify(root).is_sound
+
+
+def _missing_objects(kept: Kept, copy: Path, first: str, second: str) -> None:
+    needed = kept.catalogue().incarnations[0]
+    for number, pattern in enumerate(("*/packs/*", "*/wal/*/*/*/*")):
+        root = _copy(kept, copy)
+        victims = [path for path in sorted(root.glob(pattern)) if len(path.name) in (24, 32)]
+        victims[len(victims) // 2].unlink()
+        report = _verify(root)
+        assert not report.is_sound, victims
+        if number == 0:
+            damaged = [verdict for verdict in report.backups if not verdict.is_sound]
+            assert [verdict.backup in (first, second) for verdict in damaged] == [True]
+            assert "missing" in damaged[0].problems[0]
+        else:
+            assert any("missing" in problem for problem in report.wal_problems), report
+    assert needed.wal_segment_size == 1 << 20
+
+
+def test_wal_of_a_backup_that_is_missing_makes_it_unsound(sound: tuple[Kept, Path]) -> None:
+    kept, copy = sound
+    root = _copy(kept, copy)
+    first = next(path for path in sorted(root.glob("*/wal/*/*/*/*")) if path.name.endswith(".backup"))
+    (first.parent / first.name[:24]).unlink()
+    report = _verify(root)
+    verdict = report.backups[0]
+    assert not verdict.is_sound
+    assert first.name[:24] in verdict.problems[0]
+    assert report.backups[1].is_sound
+
+
+def test_a_cut_off_pack_and_an_emptied_manifest(sound: tuple[Kept, Path]) -> None:
+    kept, copy = sound
+    root = _copy(kept, copy)
+    pack = max(root.glob("*/packs/*"), key=lambda path: path.stat().st_size)
+    pack.write_bytes(pack.read_bytes()[:-100])
+    manifest = sorted(root.glob("*/backups/*"))[-1]
+    manifest.write_bytes(b"")
+    report = _verify(root)
+    assert [verdict.is_sound for verdict in report.backups].count(False) >= 1
+    assert not report.backups[-1].is_sound
+
+
+def test_exit_status_14_names_the_backup(sound: tuple[Kept, Path]) -> None:
+    kept, _ = sound
+    _flip(max(kept.packs(), key=lambda path: path.stat().st_size), random.Random(1))
+    done = kept.run("verify", check=False)
+    assert done.returncode == 14
+    assert any(backup in done.stdout for backup in kept.backups())
+    assert kept.result("verify", status=14)["sound"] is False
+
+
+def test_an_unreachable_store_is_no_verdict(sound: tuple[Kept, Path]) -> None:
+    kept, copy = sound
+    root = _copy(kept, copy)
+    cluster = cluster_named(open_repository(open_store(str(root))), "main")
+    shutil.rmtree(root)
+    with ThreadPoolExecutor(2) as pool, pytest.raises(Fault) as caught:
+        verify(cluster, pool, SystemClock(), silent)
+    assert caught.value.code == "store-unreachable"
