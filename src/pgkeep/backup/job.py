@@ -60,7 +60,7 @@ class BackupRequest:
     label: str = "pgkeep"
     fast_checkpoint: bool = True
     processes: int = 2
-    level: int = 3
+    level: int = 2
     archive_timeout: float = 60.0
 
 

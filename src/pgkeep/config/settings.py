@@ -39,7 +39,7 @@ class ClusterSettings:
 
     name: str
     connection: str = field(repr=False)
-    compression_level: int = 3
+    compression_level: int = 2
     processes: int | None = None
     checkpoint: Checkpoint = "fast"
     archive_timeout: timedelta = timedelta(minutes=10)
