@@ -32,9 +32,10 @@ class HashKeys:
     frame_key: bytes = field(init=False, repr=False)
     map_key: bytes = field(init=False, repr=False)
     wal_key: bytes = field(init=False, repr=False)
+    file_key: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for purpose in ("page", "frame", "map", "wal"):
+        for purpose in ("page", "frame", "map", "wal", "file"):
             object.__setattr__(self, f"{purpose}_key", _derive(self.root, f"{purpose} hash"))
 
     def frame(self, data: bytes | memoryview) -> bytes:
@@ -44,6 +45,10 @@ class HashKeys:
     def extent_map(self, data: bytes) -> bytes:
         """128 bits of an encoded extent map: its content address."""
         return blake3(data, key=self.map_key).digest(length=HASH_LENGTH)
+
+    def file(self, data: bytes | memoryview) -> bytes:
+        """128 bits of a whole file's content, by which a file that is no pages may be inherited."""
+        return blake3(data, key=self.file_key).digest(length=HASH_LENGTH)
 
     def wal(self, data: bytes | memoryview) -> bytes:
         """256 bits of a WAL file's content."""

@@ -157,7 +157,7 @@ class Entry(Record, frozen=True, kw_only=True, array_like=True):
     at: Ordinal = 0
     length: Annotated[int, msgspec.Meta(ge=0, le=MAX_MAP)] = 0
     hash: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
-    """Of a MAP: its address (HashKeys.extent_map).  INLINE in bytes: keyed hash of the content, or empty."""
+    """Of a MAP: its address (HashKeys.extent_map).  INLINE in bytes: HashKeys.file of the content, or empty."""
 
 
 class BadPages(Record, frozen=True, kw_only=True):
