@@ -25,7 +25,7 @@ from pgkeep.pg.controlfile import CONTROL_FILE
 from pgkeep.repo.backups import Manifest
 from pgkeep.repo.check import RepositoryAddress
 from pgkeep.repo.repository import Cluster
-from pgkeep.restore.contents import file_contents
+from pgkeep.restore.contents import Contents
 from pgkeep.restore.gather import Share
 from pgkeep.restore.layout import FileTable, Layout, Rows, TargetFile, inline_row
 from pgkeep.restore.tablespaces import root_of
@@ -268,9 +268,11 @@ def _seal(cluster: Cluster, manifest: Manifest, destination: Destination, tree: 
     """backup_label and tablespace_map before pg_control: a server that started without them would believe its
     checkpoint and miss the WAL of the backup."""
     control = CONTROL_FILE.encode()
-    entry, content = file_contents(cluster, manifest, {control}).get(control, (None, b""))
+    contents = Contents(cluster, manifest)
+    entry = contents.find(control)
     if entry is None:
         raise Damaged(manifest.key, f"holds no {CONTROL_FILE}")
+    content = contents.of(entry)
     tree.write(_BACKUP_LABEL, manifest.inner.backup_label, 0o600)
     if destination.tablespaces:
         # Startup makes the links anew from this file: it holds the mapped paths, never the original ones.

@@ -50,7 +50,8 @@ def map_tablespaces(
 ) -> tuple[MappedTablespace, ...]:
     """Where each linked tablespace goes.  `usage` for a mapping of what the backup does not have.
 
-    `target-unsafe` when two would share a directory, or one would lie within the data directory.
+    `target-unsafe` when two would share a directory, or one would lie within the data directory; `tablespace-unsafe`
+    when one would go to its original path although nobody mapped it there.
     """
     linked = [space for space in tablespaces if space.location]
     known = {os.path.normpath(os.fsdecode(space.location)) for space in linked}
@@ -70,6 +71,13 @@ def _map(space: Tablespace, directory: str, mappings: Mapping[str, str]) -> Mapp
     source = os.path.normpath(os.fsdecode(space.location))
     name = space.name.decode("utf-8", "backslashreplace")
     default = f"{directory.rstrip('/')}-tablespaces/{space.oid}"
+    if source == default and source not in mappings:
+        raise Fault(
+            "tablespace-unsafe",
+            f"tablespace {name} would go to {default}, which is where it came from",
+            hint="restore into another directory, or say so with"
+            f" --tablespace-map {source}={source} (it must be empty and unused)",
+        )
     return MappedTablespace(space.oid, name, source, mappings.get(source, default), source in mappings)
 
 

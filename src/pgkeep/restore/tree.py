@@ -118,6 +118,21 @@ class Tree:
         finally:
             os.close(descriptor)
 
+    def read(self, path: bytes) -> bytes:
+        """The whole content of a small file."""
+        descriptor = self.open(path)
+        with open(descriptor, "rb") as file:
+            return file.read()
+
+    def rename(self, old: bytes, new: bytes) -> None:
+        """Put a file in the place of another one in the same directory, durably."""
+        (parent, source), (_, target) = self._place(old), self._place(new)
+        try:
+            os.rename(source, target, src_dir_fd=parent, dst_dir_fd=parent)
+            os.fsync(parent)
+        except OSError as error:
+            self._raise(error, new)
+
     def remove(self, path: bytes) -> None:
         """Remove a file durably; an absent one is fine."""
         parent, name = self._place(path)
