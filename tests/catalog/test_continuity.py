@@ -93,16 +93,15 @@ def test_a_partial_carries_on() -> None:
 
 def test_a_switch_partial_ends_the_left_timeline_when_it_was_chosen() -> None:
     held = listing(partial(1, 5, 8192), t1=[3, 4], t2=[5, 6])
-    assert reach(held, History(1), 3, [TWO]).end == 5 * SIZE + 8192
-    assert reach(held, TWO, 3, [TWO]).end == 7 * SIZE
+    assert reach(held, History(1), 3).end == 5 * SIZE + 8192
+    assert reach(held, TWO, 3).end == 7 * SIZE
 
 
 def test_servable_partials() -> None:
     candidates = [partial(1, 5, 100), partial(1, 5, 800), partial(1, 5, 300)]
-    assert servable(candidates, [], SIZE, chosen=False) == (candidates[1], candidates[2], candidates[0])
-    assert servable(candidates, [Lsn(5 * MIB + 300)], SIZE, chosen=False) == (candidates[0],)
-    assert len(servable(candidates, [Lsn(5 * MIB + 300)], SIZE, chosen=True)) == 3
-    assert servable(candidates, [Lsn(5 * MIB)], SIZE, chosen=True) == ()
+    assert servable(candidates, []) == (candidates[1], candidates[2], candidates[0])
+    assert servable(candidates, [Lsn(5 * MIB + 300)]) == (candidates[0],)
+    assert servable(candidates, [Lsn(5 * MIB + 100), Lsn(6 * MIB)]) == ()
 
 
 def test_forks() -> None:

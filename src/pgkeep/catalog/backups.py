@@ -98,7 +98,7 @@ def _row(cluster: Cluster, backup: BackupId, info: ManifestInfo, view: _View) ->
     stop = Lsn(info.stop_lsn)
     chosen = default_timeline(known, view.listing, info.timeline, stop)
     first = info.start_lsn // size
-    reached = reach(view.listing, known[chosen.timeline], first, known.values())
+    reached = reach(view.listing, known[chosen.timeline], first)
     if reached.end < stop:
         missing = gaps(view.listing, own, first, last_segment_number(stop, size))
         return BackupRow(backup, info, missing=missing)

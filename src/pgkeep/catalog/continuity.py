@@ -107,10 +107,9 @@ def proven_until(history: History, size: int) -> int:
     return history.switches[-1].lsn // size - 1 if history.switches else -1
 
 
-def reach(listing: Listing, history: History, first: int, known: Iterable[History] = ()) -> Reach:
-    """How far recovery that begins in segment `first` can go along the lineage.
+def reach(listing: Listing, history: History, first: int) -> Reach:
+    """How far recovery that begins in segment `first` can go along the lineage, its partial segment included.
 
-    `known` are the histories of all timelines: a partial segment of a branch that was left before it is not counted.
     An archive that ends is no gap; a hole is one when something lies, or was once written, behind it.
     """
     size = listing.segment_size
@@ -122,7 +121,7 @@ def reach(listing: Listing, history: History, first: int, known: Iterable[Histor
     if missing is None:
         wanted = Segment(history.timeline, reached + 1)
         found = (one for one in listing.partials if one.segment == wanted)
-        partial = next(iter(servable(found, forks(known, history.timeline), size, chosen=True)), None)
+        partial = max(found, key=lambda one: one.flush, default=None)
     end = Lsn((reached + 1) * size) if partial is None else partial.flush
     timeline = history.segment_timeline(reached + (partial is not None), size)
     return Reach(first, reached, end, timeline, partial, missing)
@@ -140,18 +139,13 @@ def forks(histories: Iterable[History], timeline: int) -> tuple[Lsn, ...]:
     return tuple(sorted(left))
 
 
-def servable(partials: Iterable[Partial], forked: Iterable[Lsn], size: int, *, chosen: bool) -> tuple[Partial, ...]:
+def servable(partials: Iterable[Partial], forked: Iterable[Lsn]) -> tuple[Partial, ...]:
     """The partials of one segment that recovery may read, the longest first.
 
-    There must be no full segment and no later one: the caller has looked.  A timeline that was left holds WAL of a
-    dead branch behind the point where it was left.  `chosen` means that a restore plan ends on this very timeline:
-    then a partial is withheld only when the branch was dead before its segment began.  Otherwise any fork at or before
-    the partial's end withholds it.
+    There must be no full segment and no later one: the caller has looked.  `forked` is where the timelines that
+    recovery might follow instead left this one: at and behind such a point lies WAL of a dead branch.  A restore's
+    plan has chosen its lineage, so that other timelines do not count; without a plan every one does.
     """
     points = tuple(forked)
-
-    def is_dead(partial: Partial) -> bool:
-        limit = partial.segment.start(size) if chosen else partial.flush
-        return any(point <= limit for point in points)
-
-    return tuple(sorted((p for p in partials if not is_dead(p)), key=lambda p: p.flush, reverse=True))
+    alive = (partial for partial in partials if all(partial.flush < point for point in points))
+    return tuple(sorted(alive, key=lambda partial: partial.flush, reverse=True))

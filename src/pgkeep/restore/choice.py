@@ -87,10 +87,9 @@ def choose(infos: Sequence[ManifestInfo], view: ArchiveView, target: Target, bac
     if not early:
         raise _before_the_first(target, named, backup)
     size = view.listing.segment_size
-    known = view.histories.values()
     candidates: list[Candidate] = []
     for info in early:
-        reached = reach(view.listing, history, info.start_lsn // size, known)
+        reached = reach(view.listing, history, info.start_lsn // size)
         if reached.end < info.stop_lsn:
             continue
         newer = min((i.stop_lsn for i in on_lineage if i.stop_lsn > info.stop_lsn), default=None)

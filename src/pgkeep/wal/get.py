@@ -212,18 +212,10 @@ def _get_partial(archive: WalArchive, segment: Segment, destination: str, histor
 def _allowed(
     archive: WalArchive, partials: tuple[Partial, ...], segment: Segment, history: History | None
 ) -> tuple[Partial, ...]:
-    chosen = history is not None and history.timeline == segment.timeline
+    if history is not None:
+        return servable(partials, ())
     younger = (timeline for timeline in archive.timelines() if timeline > segment.timeline)
-    points = forks(_archived_histories(archive, younger), segment.timeline)
-    allowed = servable(partials, points, archive.segment_size, chosen=chosen)
-    if chosen and not allowed:
-        raise Fault(
-            "wal-refused",
-            f"the partial segment {segment.name(archive.segment_size)} was written after timeline {segment.timeline}"
-            f" had been left at {points[0]}: it belongs to a dead branch",
-            hint="restore along the newer timeline, or to a target before this segment",
-        )
-    return allowed
+    return servable(partials, forks(_archived_histories(archive, younger), segment.timeline))
 
 
 def _archived_histories(archive: WalArchive, timelines: Iterable[int]) -> Iterator[History]:
