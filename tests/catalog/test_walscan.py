@@ -215,7 +215,7 @@ def test_several_processes(cluster: MakeCluster, tmp_path: Path, monkeypatch: py
     server = cluster(wal_segsize=1, wal_keep_size="'1GB'")
     server.sql("CREATE TABLE t (n int, filler text)")
     start = Lsn(-(-now(server) // SIZE) * SIZE)
-    fill(server, 6)
+    fill(server, 9)
     server.stop()
     archive = archive_everything(server, tmp_path / "repository")
     told = Told(start, [], 0, 0, 0, 0, 0)

@@ -9,12 +9,14 @@ from msgspec.structs import replace
 
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format.header import ObjectType
+from pgkeep.format.limits import FRAME_DATA
 from pgkeep.repo.walarchive import archive_of
 from pgkeep.store.memory import MemoryStore
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import Segment
 from tests.format.samples import SEGMENT_SIZE, SYSTEM_ID, StepClock
 from tests.repo.made import CLAIM, HISTORY, SEGMENT, WAL, Made, make
+from tests.store.faulty import FaultyStore
 
 ADDRESS = 0x3000000
 NEXT = "000000020000000000000031"
@@ -92,3 +94,40 @@ def test_what_no_reader_would_accept_is_not_written(made: Made) -> None:
     with pytest.raises(ValueError, match="no reader"):
         made.archive.put("00000003.history", bytes((16 << 20) + 1), 0, StepClock())
     assert 3 not in made.archive.listing().timelines_with_history
+
+
+def test_a_beginning_costs_no_whole_object(made: Made) -> None:
+    size = 1 << 20
+    content = b"".join(bytes([number]) * 4096 for number in range(256))
+    segment = Segment(3, 7)
+    made.archive.put(segment.name(size), content, segment.start(size), StepClock())
+    for length in (1, 8192, FRAME_DATA, FRAME_DATA + 1, size):
+        found = made.archive.beginning(segment, length)
+        assert content.startswith(found)
+        assert length <= len(found) < length + FRAME_DATA
+    key = made.archive.key(segment.name(size))
+    stored = made.store.get(key)
+    made.store.delete(key)
+    made.store.put(key, [stored[:600], bytes([stored[600] ^ 1]), stored[601:]])
+    with pytest.raises(Damaged):
+        made.archive.beginning(segment, 1)
+
+
+def test_segments_from_a_number_on(made: Made) -> None:
+    for number in (5, 4095, 4096, 4099, 9000):  # 1 MiB segments: 4096 to a log file's folder
+        segment = Segment(5, number)
+        made.archive.put(segment.name(SEGMENT_SIZE), b"wal", segment.start(SEGMENT_SIZE), StepClock())
+    assert [*made.archive.numbers_from(5, 0)] == [5, 4095, 4096, 4099, 9000]
+    assert [*made.archive.numbers_from(5, 4096)] == [4096, 4099, 9000]
+    assert [*made.archive.numbers_from(5, 9001)] == []
+    assert [*made.archive.numbers_from(6, 0)] == []
+    assert 5 in made.archive.timelines()
+
+
+def test_archived_already_is_said_only_after_the_store_has_refused(made: Made) -> None:
+    """An object may be seen before it is durable; `object-exists` is the store's word that it is (store/port.py)."""
+    store = FaultyStore(made.store)
+    cluster = replace_value(made.cluster, repository=replace_value(made.repository, store=store))
+    archive = replace_value(made.archive, cluster=cluster)
+    assert not archive.put(SEGMENT, WAL, 0x3000000, StepClock())
+    assert store.count("put") == 1

@@ -24,6 +24,8 @@ from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, Segment
 
 NOTHING_SOUGHT = Sought()
+_WORTH_A_PROCESS = 2
+"""Batches for which it pays to start a process: that takes as long as reading some 50 MB."""
 
 
 def scan(
@@ -68,13 +70,14 @@ def scan(
 def _results(
     archive: WalArchive, reading: Reading, batches: list[Batch], workers: int
 ) -> Iterator[tuple[Batch, WalScan]]:
-    if min(workers, len(batches)) < 2:
+    crew_size = min(workers, len(batches) // _WORTH_A_PROCESS)
+    if crew_size < 2:
         yield from map(BatchReader(archive, reading).run, batches)
         return
     address = RepositoryAddress.of(archive.cluster.repository)
     where = (address, archive.cluster.uuid, archive.cluster.incarnations, archive.system_id, archive.segment_size)
     crew: Crew[Batch, tuple[Batch, WalScan], None]
-    with Crew(min(workers, len(batches)), _open_reader, *where, reading) as crew:
+    with Crew(crew_size, _open_reader, *where, reading) as crew:
         yield from crew.run(batches)
 
 
