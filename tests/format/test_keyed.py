@@ -28,6 +28,12 @@ def test_pages_are_hashed_one_by_one() -> None:
     assert len(both) == 16
 
 
+def test_a_frame_of_pages_is_named_by_its_pieces_and_its_pages() -> None:
+    whole = KEYS.page_frame(b"pieces", b"hashes of")
+    assert whole == KEYS.frame(b"pieceshashes of")
+    assert whole not in (KEYS.page_frame(b"piece", b"hashes of"), KEYS.page_frame(b"pieces", b"hashes 0f"))
+
+
 def test_the_hashes_of_format_1() -> None:
     """Written down, because a change would make every repository look damaged."""
     assert KEYS.frame(b"pgkeep").hex() == FRAME

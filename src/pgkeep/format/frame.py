@@ -16,6 +16,8 @@ from pgkeep.errors import Damaged
 from pgkeep.format.limits import MAX_FRAME_DATA, MAX_PATH, MAX_PIECES_TABLE
 
 _LENGTH: Final = struct.Struct("<I")
+PIECES_HEAD: Final = _LENGTH.size
+"""Bytes before the pieces table: its length."""
 _PIECE: Final = struct.Struct("<HQI")
 _SAME_PATH: Final = 0xFFFF
 PIECE_LENGTH: Final = _PIECE.size

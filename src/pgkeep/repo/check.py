@@ -93,7 +93,10 @@ def _check_frames(repository: Repository, reader: PackReader) -> Iterator[Damage
                 table, data = split_frame(raw, reader.key)
                 decode_pieces(table, reader.key)
                 if reader.frames.kind[index] == FrameKind.PAGES:
-                    hashes += repository.keys.pages(data, reader.page_size)
+                    own = repository.keys.pages(data, reader.page_size)
+                    hashes += own
+                    if repository.keys.page_frame(table, own) != reader.frames.plain_hash[index].tobytes():
+                        yield Damage(reader.key, f"frame {index} holds other pages than were written")
     expected = reader.footer.hashes
     if sound and (expected is None or bytes(hashes) != expected.tobytes()):
         yield Damage(reader.key, "page table does not describe the pages (its hashes are wrong)")

@@ -15,10 +15,10 @@ from pgkeep.clock import Clock
 from pgkeep.format import names
 from pgkeep.format.codec import compress
 from pgkeep.format.footer import U64, PageTable, encode_footer, frame_table
-from pgkeep.format.frame import PIECE_LENGTH, FrameKind, Piece, encode_pieces
+from pgkeep.format.frame import PIECE_LENGTH, PIECES_HEAD, FrameKind, Piece, encode_pieces
 from pgkeep.format.framerow import FrameRow
 from pgkeep.format.header import Header, ObjectType, pack_specific
-from pgkeep.format.keyed import stored_hash
+from pgkeep.format.keyed import PAGE_HASH_LENGTH, stored_hash
 from pgkeep.format.limits import FRAME_DATA, MAX_ADD, MAX_PACK_PAGES, PACK_FRAMES, PACK_TARGET, PIECES_TABLE
 from pgkeep.format.tail import FooterPlace
 from pgkeep.repo.repository import Entropy, Repository, microseconds
@@ -49,7 +49,7 @@ class PackWriter:
     """See the module's docstring.  `level` is zstd's; sizes in bytes."""
 
     def __init__(
-        self, repository: Repository, cluster: ClusterUuid, clock: Clock, *, page_size: int, level: int = 3,
+        self, repository: Repository, cluster: ClusterUuid, clock: Clock, *, page_size: int, level: int = 2,
         pack_target: int = PACK_TARGET, entropy: Entropy = os.urandom,
     ) -> None:  # fmt: skip
         self._repository = repository
@@ -71,7 +71,8 @@ class PackWriter:
         self._units = dict.fromkeys(FrameKind, 0)
         self._pending = {kind: _Pending() for kind in FrameKind}
         self._lsns: list[U64] = []
-        self._hashes: list[bytes] = []
+        self._hashes = bytearray()
+        self._hashed = 0
 
     @property
     def stored(self) -> int:
@@ -85,7 +86,7 @@ class PackWriter:
             raise ValueError(f"{len(data)} bytes with {len(lsns)} LSNs are no whole pages of {self._page_size} bytes")
         place = self._begin(FrameKind.PAGES, pages)
         self._lsns.append(lsns.copy())
-        self._hashes.append(self._repository.keys.pages(data, self._page_size))
+        self._hashes += self._repository.keys.pages(data, self._page_size)
         self._add(FrameKind.PAGES, path, first_block, data, self._page_size)
         return place
 
@@ -139,17 +140,22 @@ class PackWriter:
         pending = self._pending[kind]
         if not pending.size:
             return
-        raw = b"".join((encode_pieces(pending.pieces), *pending.data))
+        table = encode_pieces(pending.pieces)
+        raw = b"".join((table, *pending.data))
         codec, stored = compress(raw, self._level)
+        plain = self._page_hash(table, pending.size) if kind is FrameKind.PAGES else self._repository.keys.frame(raw)
         self._frames.append(stored)
-        self._rows.append(
-            FrameRow(
-                kind, codec, len(stored), len(raw), pending.size, stored_hash(stored),
-                self._repository.keys.frame(raw),
-            )
-        )  # fmt: skip
+        row = FrameRow(kind, codec, len(stored), len(raw), pending.size, stored_hash(stored), plain)
+        self._rows.append(row)
         self._stored += len(stored)
         self._pending[kind] = _Pending()
+
+    def _page_hash(self, table: bytes, size: int) -> bytes:
+        """The plain hash of the frame that takes the next `size` bytes of pages."""
+        end = self._hashed + size // self._page_size * PAGE_HASH_LENGTH
+        hashes = self._hashes[self._hashed : end]
+        self._hashed = end
+        return self._repository.keys.page_frame(table[PIECES_HEAD:], hashes)
 
     def _close(self) -> None:
         if self._id is None:
@@ -157,7 +163,7 @@ class PackWriter:
         for kind in FrameKind:
             self._flush(kind)
         lsns = np.concatenate(self._lsns) if self._lsns else np.empty(0, np.uint64)
-        pages = PageTable(lsns, np.frombuffer(b"".join(self._hashes), "<u8"))
+        pages = PageTable(lsns, np.frombuffer(bytes(self._hashes), "<u8"))
         ending, place = encode_footer(self._header, self._id, frame_table(self._rows), pages)
         key = names.pack(self._cluster, self._id)
         self._repository.store.put(key, [self._header, *self._frames, *ending])
