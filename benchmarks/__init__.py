@@ -12,4 +12,5 @@ Rules of this room:
 5. A race fails when a tool fails or restores something else than was backed up; it never fails by the clock.
 
 Modules, top down: __main__ (the command), report, bounds, race, contenders, data, server, measure, bare.
+Apart from them, decisions.py measures parts of pgkeep from within, for docs/decisions.
 """

@@ -10,9 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
-LEVEL = 3
 PIECE = 128 << 10
 PROCESSES = 2
 _BLOCK = 1 << 20
@@ -27,7 +27,7 @@ def copied_files(data: Path) -> Iterator[tuple[Path, int]]:
             yield path, path.stat().st_size
 
 
-def _compress(folder: Path) -> tuple[int, int]:
+def _compress(level: int, folder: Path) -> tuple[int, int]:
     """The largest pieces first, so that both processes end together."""
     tasks = [
         (str(path), start, min(_TASK, size - start))
@@ -36,14 +36,14 @@ def _compress(folder: Path) -> tuple[int, int]:
     ]
     tasks.sort(key=lambda task: -task[2])
     with ProcessPoolExecutor(PROCESSES) as pool:
-        written = sum(pool.map(_compress_piece, tasks))
+        written = sum(pool.map(partial(_compress_piece, level), tasks))
     return sum(length for _, _, length in tasks), written
 
 
-def _compress_piece(task: tuple[str, int, int]) -> int:
+def _compress_piece(level: int, task: tuple[str, int, int]) -> int:
     import zstandard
 
-    compressor = zstandard.ZstdCompressor(level=LEVEL)
+    compressor = zstandard.ZstdCompressor(level=level)
     path, start, length = task
     written = 0
     with Path(path).open("rb", buffering=0) as file:
@@ -74,7 +74,12 @@ def _read(folder: Path) -> tuple[int, int]:
     return read, 0
 
 
-_WORKS: dict[str, Callable[[Path], tuple[int, int]]] = {"compress": _compress, "write": _write, "read": _read}
+_WORKS: dict[str, Callable[[Path], tuple[int, int]]] = {
+    "zstd-2": partial(_compress, 2),
+    "zstd-3": partial(_compress, 3),
+    "write": _write,
+    "read": _read,
+}
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ def bounds(course: Course) -> tuple[Bound, ...]:
     """Each piece of work once per pair, after a warm-up; the disk is written first, then read past the page cache."""
     site = course.site
     found = []
-    disk = site.folder("disk")
+    data, disk = Path(course.source.data), site.folder("disk")
     for number in range(course.pairs + 1):
-        for work, folder in (("compress", Path(course.source.data)), ("write", disk), ("read", disk)):
+        for work, folder in (("zstd-2", data), ("zstd-3", data), ("write", disk), ("read", disk)):
             settle(folder)
             bound = _bound(site, work, folder)
             course.say(f"  bare {work}: {bound.cost.wall:.2f} s wall, {bound.rate / 1e6:.0f} MB/s")

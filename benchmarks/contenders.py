@@ -68,11 +68,9 @@ class PgBackRest:
 
     site: Site
     program: str
-    block: bool
-
-    @property
-    def name(self) -> str:
-        return "pgbackrest" if self.block else "pgbackrest-no-block"
+    name: str = "pgbackrest"
+    block: bool = True
+    level: int = 3
 
     @property
     def version(self) -> str:
@@ -81,7 +79,7 @@ class PgBackRest:
     @property
     def tuning(self) -> str:
         block = "y" if self.block else "n"
-        speed = "process-max=2 compress-type=zst compress-level=3 start-fast=y archive-async=y"
+        speed = f"process-max=2 compress-type=zst compress-level={self.level} start-fast=y archive-async=y"
         return f"{speed} repo1-bundle=y repo1-block={block}"
 
     @property
@@ -169,11 +167,12 @@ class PgBaseBackup:
 
 @dataclass(frozen=True, slots=True)
 class PgKeep:
-    """pgkeep as its configuration file leaves it: nothing is tuned."""
+    """pgkeep as `init` leaves it; `level` (zstd's) is set only to race at a peer's level."""
 
     site: Site
     program: str
     name: str = "pgkeep"
+    level: int | None = None
 
     @property
     def version(self) -> str:
@@ -181,7 +180,7 @@ class PgKeep:
 
     @property
     def tuning(self) -> str:
-        return "as installed"
+        return "as installed" if self.level is None else f"compression-level = {self.level}"
 
     @property
     def archive_command(self) -> str:
@@ -199,7 +198,9 @@ class PgKeep:
         shutil.rmtree(self._home, ignore_errors=True)
         self.site.folder(self.name)
         self._config.write_text(
-            f'[repository]\nurl = "file://{self.repository}"\n\n[cluster.main]\nconnection = "{server.conninfo}"\n'
+            f'[repository]\nurl = "file://{self.repository}"\n\n'
+            f'[cluster.main]\nconnection = "{server.conninfo}"\n'
+            f"{'' if self.level is None else self.tuning}\n"
         )
         self.site.own(self._config)
         self.site.run(self.program, "--config", str(self._config), "init")
@@ -221,23 +222,30 @@ class PgKeep:
         )
 
 
+NAMES = ("pgkeep", "pgkeep-level-3", "pgbackrest", "pgbackrest-level-2", "pgbackrest-no-block", "pg_basebackup")
+
+
 def contenders(site: Site, names: Sequence[str], pgkeep: str | None, pgbackrest: str | None) -> tuple[Contender, ...]:
     """Those of NAMES that are asked for, in that order.  RaceError when the program of one was not found."""
-    made: list[Contender] = []
-    for name in names:
-        match name:
-            case "pgkeep" if pgkeep:
-                made.append(PgKeep(site, pgkeep))
-            case "pgbackrest" | "pgbackrest-no-block" if pgbackrest:
-                made.append(PgBackRest(site, pgbackrest, block=name == "pgbackrest"))
-            case "pg_basebackup":
-                made.append(PgBaseBackup(site))
-            case _:
-                raise RaceError(f"{name}: program not found; name it by option, or leave it out with --contenders")
-    return tuple(made)
+    return tuple(_contender(site, name, pgkeep, pgbackrest) for name in names)
 
 
-NAMES = ("pgkeep", "pgbackrest", "pgbackrest-no-block", "pg_basebackup")
+def _contender(site: Site, name: str, pgkeep: str | None, pgbackrest: str | None) -> Contender:
+    match name:
+        case "pgkeep" if pgkeep:
+            return PgKeep(site, pgkeep)
+        case "pgkeep-level-3" if pgkeep:
+            return PgKeep(site, pgkeep, name, level=3)
+        case "pgbackrest" if pgbackrest:
+            return PgBackRest(site, pgbackrest)
+        case "pgbackrest-level-2" if pgbackrest:
+            return PgBackRest(site, pgbackrest, name, level=2)
+        case "pgbackrest-no-block" if pgbackrest:
+            return PgBackRest(site, pgbackrest, name, block=False)
+        case "pg_basebackup":
+            return PgBaseBackup(site)
+        case _:
+            raise RaceError(f"{name}: program not found; name it by option, or leave it out with --contenders")
 
 
 def _between(lines: Sequence[Line], first: str, second: str) -> float | None:

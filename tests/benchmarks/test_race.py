@@ -18,7 +18,7 @@ def _run(name: str, wall: float, checkpoint: float | None = None) -> Run:
 
 
 def test_each_round_has_everybody_and_the_order_turns_round() -> None:
-    first, second = PgBackRest(_SITE, "pgbackrest", block=True), PgBaseBackup(_SITE)
+    first, second = PgBackRest(_SITE, "pgbackrest"), PgBaseBackup(_SITE)
     order = [[one.name for one in field] for field in rounds([first, second], 3)]
     there, back = ["pgbackrest", "pg_basebackup"], ["pg_basebackup", "pgbackrest"]
     assert order == [back, there, back, there]
@@ -50,7 +50,7 @@ def test_phases_from_pgbackrests_log() -> None:
         (1.34, "P00   INFO: backup stop archive = 000000010000000000000003, lsn = 0/3001958"),
         (1.48, "P00   INFO: new backup label = 20261122-114453F"),
     )
-    phases = PgBackRest(_SITE, "pgbackrest", block=True).phases([Line(*line) for line in log])
+    phases = PgBackRest(_SITE, "pgbackrest").phases([Line(*line) for line in log])
     assert phases.checkpoint == pytest.approx(0.06)
     assert phases.archive == pytest.approx(0.18)
 
