@@ -252,7 +252,7 @@ def burdens() -> None:
 
 def run(name: str, attack: Attack, seconds: float) -> str:
     """What is wrong with how the reader took it ('' if nothing is)."""
-    begun = time.process_time()
+    begun = time.process_time()  # a busy machine is no attack
     try:
         attack()
     except Fault as fault:

@@ -19,7 +19,9 @@ Run = tuple[int | None, int, int]
 PACKS = tuple(ObjectId(bytes([i]) * 16) for i in range(4))
 HEAD = struct.Struct("<4sHHIIQ")
 
-runs = st.lists(st.tuples(st.none() | st.integers(0, 3), st.integers(0, 1 << 39), st.integers(1, 1 << 20)), max_size=30)
+run = st.tuples(st.none() | st.integers(0, 3), st.integers(0, 1 << 39), st.integers(1, 1 << 20))
+runs = st.lists(run, max_size=30).filter(lambda wanted: not wanted or wanted[-1][0] is not None)
+"""No map ends in a hole."""
 
 
 def make(wanted: list[Run], packs: tuple[ObjectId, ...] = PACKS) -> ExtentMap:
@@ -75,13 +77,20 @@ def test_runs_longer_than_a_count_are_cut_in_one_way() -> None:
     once = encode_extents(make([(0, 10, top), (0, 10 + top, 5)]))
     assert encode_extents(make([(0, 10, 5), (0, 15, top)])) == once
     assert [(int(c), int(o)) for c, o in zip(*_columns(once), strict=True)] == [(top, 10), (5, 10 + top)]
-    holes = decode_extents(encode_extents(make([(None, 0, top), (None, 0, top)])), "x")
-    assert (list(holes.count), list(holes.ordinal)) == ([top, top], [0, 0])
+    holes = decode_extents(encode_extents(make([(None, 0, top), (None, 0, top), (0, 7, 1)])), "x")
+    assert (list(holes.count), list(holes.ordinal)) == ([top, top, 1], [0, 0, 7])
 
 
 def _columns(encoded: bytes) -> tuple[list[int], list[int]]:
     decoded = decode_extents(encoded, "x")
     return list(decoded.count), list(decoded.ordinal)
+
+
+def test_a_map_that_ends_in_a_hole_is_not_written() -> None:
+    endings: list[list[Run]] = [[(None, 0, 3)], [(0, 5, 1), (None, 0, 3)]]
+    for wanted in endings:
+        with pytest.raises(ValueError, match="hole"):
+            encode_extents(make(wanted))
 
 
 def test_merging_keeps_what_does_not_continue() -> None:
@@ -92,13 +101,13 @@ def test_merging_keeps_what_does_not_continue() -> None:
 
 def test_the_example_of_the_document() -> None:
     """docs/format/extents.md works this map out in bytes."""
-    encoded = encode_extents(make([(0, 100, 3), (1, 7, 1), (0, 103, 2), (None, 0, 4)]))
+    encoded = encode_extents(make([(0, 100, 3), (None, 0, 4), (1, 7, 1), (0, 103, 2)]))
     assert encoded == bytes.fromhex(
         "50474b4d 0100 0000 02000000 04000000 0a00000000000000"
         + "00" * 16 + "01" * 16
-        + "03010204" + "00000000" * 3
-        + "000100ff" + "000000ff" * 3
-        + "64070000" + "00000000" * 7
+        + "03040102" + "00000000" * 3
+        + "00ff0100" + "00ff0000" * 3
+        + "64000700" + "00000000" * 7
     )  # fmt: skip
 
 
@@ -133,6 +142,8 @@ def test_the_forger_forges() -> None:
         forged(1, [1, 1], [0, 0], [3, -5]),
         forged(1, [1], [0], [0], total=2),
         forged(3, [1], [0], [0]),
+        forged(1, [1, 1], [0, HOLE], [0, 0]),
+        forged(0, [1], [HOLE], [0]),
         HEAD.pack(b"PGKM", 1, 0, (1 << 32) - 1, (1 << 32) - 1, 0),
         HEAD.pack(b"PGKM", 2, 0, 0, 0, 0),
         HEAD.pack(b"PGKM", 1, 1, 0, 0, 0),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pgkeep.errors import Damaged
-from pgkeep.format.extents import ExtentMap
+from pgkeep.format.extents import HOLE, ExtentMap
 from pgkeep.format.manifest import Entry, EntryType, Place, Unit
 from pgkeep.restore.layout import ROW, FileTable, Layout, Rows, TargetFile, inline_row, map_rows
 from pgkeep.values.ids import ObjectId
@@ -59,6 +59,18 @@ def test_a_map_becomes_rows_in_file_order() -> None:
     assert rows["file"].tolist() == [9, 9, 9]
     with pytest.raises(Damaged, match="not in the pack table"):
         map_rows(extents, 9, Unit.PAGES, {packs[0]: 40}, "map")
+
+
+def test_holes_have_no_rows_and_move_what_follows() -> None:
+    pack = ObjectId(b"a" * 16)
+    extents = ExtentMap(
+        (pack,), np.array([5, 2, 1], np.uint32), np.array([0, HOLE, 0], np.uint32), np.array([100, 0, 3], np.int64)
+    )
+    rows = map_rows(extents, 9, Unit.PAGES, {pack: 40}, "map")
+    assert [(int(r["pack"]), int(r["ordinal"]), int(r["count"]), int(r["start"])) for r in rows] == [
+        (40, 100, 5, 0),
+        (40, 3, 1, 7),
+    ]
 
 
 def test_a_file_in_pages_must_be_whole_pages() -> None:

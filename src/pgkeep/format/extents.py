@@ -25,7 +25,10 @@ _MAX_COUNT: Final = (1 << 32) - 1
 
 
 HOLE: Final = 0xFFFFFFFF
-"""Instead of an index into `packs`: units that are all zeros and lie nowhere; their ordinal is 0."""
+"""Instead of an index into `packs`: units that are all zeros and lie nowhere; their ordinal is 0.
+
+Never a file's last extent: so whoever writes what is stored makes every file, in its whole length.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +121,8 @@ def encode_extents(extents: ExtentMap) -> bytes:
     n = len(merged.count)
     if n > MAX_EXTENTS:
         raise ValueError(f"{n} extents in one map, the limit is {MAX_EXTENTS}")
+    if n and int(merged.pack[-1]) == HOLE:
+        raise ValueError("a map cannot end in a hole: the last unit must be stored")
     head = _HEAD.pack(_MAGIC, _VERSION, 0, len(merged.packs), n, merged.total())
     deltas = _deltas(merged) if n else merged.ordinal
     columns = merged.count.astype("<u4"), merged.pack.astype("<u4"), deltas.astype("<i8")
@@ -152,6 +157,7 @@ def decode_extents(data: bytes | memoryview, obj: str) -> ExtentMap:
     pack = _column(data, "<u4", n, at + 4 * n).astype(np.uint32)
     deltas = _column(data, "<i8", n, at + 8 * n).astype(np.int64)
     strange = (pack >= n_packs) & (pack != HOLE)
+    strange[-1:] = pack[-1:] >= n_packs
     if bool(strange.any()) or bool(((deltas >= MAX_ORDINAL) | (deltas <= -MAX_ORDINAL)).any()):
         raise Damaged(obj, "extent map with impossible packs or places")
     extents = ExtentMap(packs, count, pack, deltas)

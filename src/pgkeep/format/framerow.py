@@ -14,7 +14,7 @@ from typing import Final
 from pgkeep.errors import Damaged
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.keyed import HASH_LENGTH
-from pgkeep.format.limits import MAX_FRAME_DATA, MAX_FRAME_RAW, MAX_FRAME_STORED, MAX_FRAMES, MAX_PIECES_TABLE
+from pgkeep.format.limits import MAX_FRAME_DATA, MAX_FRAME_RAW, MAX_FRAME_STORED, MAX_PIECES_TABLE, MAX_WAL_FRAMES
 
 ROW_LENGTH: Final = 1 + 1 + 4 + 4 + 4 + HASH_LENGTH * 2
 _COUNT: Final = struct.Struct("<I")
@@ -49,9 +49,9 @@ def encode_frame_rows(rows: Sequence[FrameRow]) -> bytes:
 
 
 def decode_frame_rows(content: bytes, obj: str) -> list[FrameRow]:
-    """The rows of a frame table; Damaged unless kinds and lengths are possible."""
+    """The rows of a WAL object's frame table; Damaged unless their number, kinds and lengths are possible."""
     n = _COUNT.unpack_from(content)[0] if len(content) >= _COUNT.size else -1
-    if not 0 <= n <= MAX_FRAMES or len(content) != _COUNT.size + n * ROW_LENGTH:
+    if not 0 <= n <= MAX_WAL_FRAMES or len(content) != _COUNT.size + n * ROW_LENGTH:
         raise Damaged(obj, f"frame table of {len(content)} bytes cannot hold its {n} rows")
     kinds, codecs = content[4 : 4 + n], content[4 + n : 4 + 2 * n]
     lengths = struct.unpack_from(f"<{3 * n}I", content, 4 + 2 * n)

@@ -24,6 +24,8 @@ MAX_FRAME_STORED: Final = MAX_FRAME_RAW + (16 << 10)
 PACK_FRAMES: Final = 1 << 15
 """Frames after which a writer closes a pack (should): well compressed data never reach PACK_TARGET."""
 MAX_FRAMES: Final = 1 << 18
+MAX_WAL_FRAMES: Final = 1 << 14
+"""Frames of a WAL object: twice those of a segment of 1 GiB."""
 MAX_PACK_PAGES: Final = 1 << 22
 
 PACK_TARGET: Final = 64 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pgkeep.errors import Damaged, Fault
-from pgkeep.format.extents import ExtentMap, decode_extents
+from pgkeep.format.extents import HOLE, ExtentMap, decode_extents
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.manifest import Entry, EntryType, Place, Unit
 from pgkeep.repo.backups import Manifest
@@ -45,8 +45,13 @@ class Contents:
         if entry.place is Place.INLINE:
             return self._numbered(entry.pack).read_units(kind, entry.at, units)
         extents = self._map(entry)
+        if extents.total() != units:
+            raise Damaged(key, f"finds {extents.total()} units for {entry.path!r}, expected {units}")
+        size = entry.size // units
         parts = [
-            self._named(extents.packs[int(pack)]).read_units(kind, int(ordinal), int(count))
+            bytes(int(count) * size)
+            if pack == HOLE
+            else self._named(extents.packs[int(pack)]).read_units(kind, int(ordinal), int(count))
             for count, pack, ordinal in zip(extents.count, extents.pack, extents.ordinal, strict=True)
         ]
         content = b"".join(parts)

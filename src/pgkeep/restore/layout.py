@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pgkeep.errors import Damaged
-from pgkeep.format.extents import ExtentMap
+from pgkeep.format.extents import HOLE, ExtentMap
 from pgkeep.format.manifest import Entry, Unit
 from pgkeep.values.ids import ObjectId
 
@@ -41,18 +41,22 @@ def inline_row(entry: Entry, file: int, page_size: int, obj: str) -> Rows:
 
 
 def map_rows(extents: ExtentMap, file: int, unit: Unit, packs: dict[ObjectId, int], obj: str) -> Rows:
-    """The rows of a file whose extents are a map; Damaged when it names a pack that the manifest does not."""
+    """The rows of a file whose extents are a map; Damaged when it names a pack that the manifest does not.
+
+    Holes have none: a new file is zeros there.
+    """
     try:
         index = np.array([packs[pack] for pack in extents.packs], np.uint32)
     except KeyError as error:
         raise Damaged(obj, f"an extent map names the pack {error.args[0]}, which is not in the pack table") from None
-    rows = np.empty(len(extents.count), ROW)
-    rows["pack"] = index[extents.pack]
+    stored = extents.pack != HOLE
+    rows = np.empty(int(stored.sum()), ROW)
+    rows["pack"] = index[extents.pack[stored]]
     rows["unit"] = unit
-    rows["ordinal"] = extents.ordinal
-    rows["count"] = extents.count
+    rows["ordinal"] = extents.ordinal[stored]
+    rows["count"] = extents.count[stored]
     rows["file"] = file
-    rows["start"] = extents.starts()
+    rows["start"] = extents.starts()[stored]
     return rows
 
 
