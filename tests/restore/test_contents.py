@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tests.format.samples import BACKUP
-from tests.repo.made import PAGE, PAGES, make
-
 from pgkeep.repo.backups import read_manifest
 from pgkeep.restore.contents import Contents
 from pgkeep.store.memory import MemoryStore
+from tests.format.samples import BACKUP
+from tests.repo.made import PAGE, PAGES, make
 
 
 def test_a_file_with_a_hole_is_zeros_there() -> None:
