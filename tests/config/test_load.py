@@ -54,12 +54,19 @@ def test_every_key_is_read() -> None:
         processes = 2
         checkpoint = "spread"
         archive-timeout = "90s"
+        bindir = "/opt/pg/bin"
         """,
         "/p.toml",
     )
     assert [known.name for known in settings.repositories] == ["nas", "disk"]
     assert settings.cluster() == ClusterSettings(
-        "two words", "", compression_level=9, processes=2, checkpoint="spread", archive_timeout=timedelta(seconds=90)
+        "two words",
+        "",
+        compression_level=9,
+        processes=2,
+        checkpoint="spread",
+        archive_timeout=timedelta(seconds=90),
+        bindir="/opt/pg/bin",
     )
 
 
@@ -81,6 +88,7 @@ def test_every_key_is_read() -> None:
         ("keep =", 'processes = "many"\nkeep =', "line 6: [cluster.main] processes: expected a whole number", ""),
         ("keep =", 'checkpoint = "slow"\nkeep =', "checkpoint: expected 'fast' or 'spread', found 'slow'", ""),
         ("connection =", "# connection =", "line 4: [cluster.main] lacks the key 'connection'", "add: connection"),
+        ("keep =", 'bindir = "bin"\nkeep =', "bindir: expected an absolute path, found 'bin'", ""),
         ("[cluster.main]", "[cluster]", "line 5: [cluster] expected a table for the cluster", "[cluster.main]"),
         ('"file:///mnt/nas/pg"', '" "', "line 2: [repository] url: expected text, found an empty string", ""),
         ('"file:///mnt/nas/pg"', "", "not TOML: invalid value (at line 2", ""),

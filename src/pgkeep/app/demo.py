@@ -10,6 +10,7 @@ Rules of this file:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,9 @@ class Stage:
 
     def pgkeep(self, *arguments: str) -> Output:
         """Run this pgkeep to its end, with the stage's configuration."""
-        return run_program([*self.command, "--config", str(self.config), *arguments], account=self.account)
+        path = f"{self.programs.bindir}{os.pathsep}{os.defpath}"  # so that restore finds the very same server
+        command = [*self.command, "--config", str(self.config), *arguments]
+        return run_program(command, account=self.account, env={"PATH": path})
 
 
 def build_stage(home: Path) -> Stage:
@@ -177,7 +180,7 @@ class Shop:
         try:
             self.fingerprint()
         except Fault as fault:
-            return fault.message
+            return fault.message.removeprefix("the server refused: ").partition(";")[0]
         raise AssertionError("a dropped table cannot be read")
 
     def archive_everything(self, seconds: float = 60.0) -> None:

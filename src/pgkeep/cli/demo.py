@@ -37,7 +37,7 @@ def command(session: Session, keep: bool, directory: str | None) -> int:
         raise Fault("usage", "the demo touches nothing of yours, and cannot be rehearsed", hint="leave out --dry-run")
     story = Story(session.out, session.around.clock)
     with _home(directory, keep=keep) as home, ExitStack() as stack:
-        return Play(session, story, home, stack).run()
+        return Play(session, story, home, stack, keep=keep).run()
 
 
 @contextmanager

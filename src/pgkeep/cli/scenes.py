@@ -23,6 +23,7 @@ from pgkeep.cli.render.times import json_time
 from pgkeep.cli.session import Session
 from pgkeep.errors import EXIT_OK, EXIT_VERIFY, Fault
 from pgkeep.pg.programs import Output
+from pgkeep.restore.moment import show_moment
 from pgkeep.values.quantity import show_duration
 
 BATCHES = 3
@@ -31,11 +32,12 @@ BATCHES = 3
 class Play:
     """One performance; servers end with `stack`."""
 
-    def __init__(self, session: Session, story: Story, home: Path, stack: ExitStack) -> None:
+    def __init__(self, session: Session, story: Story, home: Path, stack: ExitStack, *, keep: bool) -> None:
         self._session = session
         self._story = story
         self._home = home
         self._stack = stack
+        self._keep = keep
         self._clock = session.around.clock
 
     def run(self) -> int:
@@ -79,15 +81,19 @@ class Play:
     def _accident(self, shop: Shop) -> None:
         with self._story.scene("accident", "Friday evening: somebody drops the table"):
             self._story.command('psql -c "DROP TABLE orders"')
-            self._story.said(f"then: {shop.lose_the_orders()}")
+            self._story.said("DROP TABLE")
+            self._story.command('psql -c "SELECT count(*) FROM orders"')
+            self._story.said(f"ERROR:  {shop.lose_the_orders()}")
             shop.archive_everything()
 
     def _recovery(self, stage: Stage, moment: Moment) -> Fingerprint:
-        when = moment.time.isoformat(sep=" ")
-        with self._story.scene("restore", "Recovery to the moment before, in a new directory"):
-            self._story.tell(f"the demo wrote down when the table was last whole: {when}")
-            self._pgkeep(stage, "restore", str(self._home / "restored"), "--time", when, "--start", "--yes")
-            with restored_server(stage, self._home / "restored") as session:
+        restored = self._home / "restored"
+        arguments = ("restore", str(restored), "--time", show_moment(moment.time))
+        with self._story.scene("restore", "Recovery to the moment before, in a new directory; production runs on"):
+            self._story.tell(f"the demo wrote down when the table was last whole: {show_moment(moment.time)}")
+            self._pgkeep(stage, *arguments, "--dry-run")
+            self._pgkeep(stage, *arguments, "--start")
+            with restored_server(stage, restored) as session:
                 return Shop(session, self._clock).fingerprint()
 
     def _pgkeep(self, stage: Stage, *arguments: str) -> Output:
@@ -109,6 +115,8 @@ class Play:
             f"every order is back, in {show_duration(seconds)} from nothing" if is_same else "the tables differ",
             is_good=is_same,
         )
+        if self._keep:
+            self._story.tell(f"everything is still in {self._home}: pgkeep --config {self._home}/pgkeep.toml list")
         if self._session.options.json:
             fields = self._fields(expected, found, moment, seconds)
             self._session.out.answer("demo", fields, lambda: "")

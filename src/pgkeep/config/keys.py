@@ -25,6 +25,12 @@ def filled_text(value: Any) -> str:
     return text(value)
 
 
+def absolute(value: Any) -> str:
+    if not text(value).startswith("/"):
+        raise ValueError(f"expected an absolute path, found {value!r}")
+    return text(value)
+
+
 def whole(least: int, most: int) -> Reader:
     """Reader of an integer from `least` to `most`."""
 
@@ -76,6 +82,7 @@ CLUSTER: Final[dict[str, Reader]] = {
     "processes": whole(1, 1024),
     "checkpoint": one_of("fast", "spread"),
     "archive-timeout": duration,
+    "bindir": absolute,
     "keep": keep,
 }
 

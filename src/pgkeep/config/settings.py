@@ -34,7 +34,8 @@ class ClusterSettings:
     """[cluster.NAME]: how to reach a cluster, and how it is backed up.
 
     `connection` is libpq's (a secret: it may hold a password); `compression_level` is zstd's; `processes` None means
-    one for each core; `archive_timeout` is how long a backup waits for its last WAL.
+    one for each core; `archive_timeout` is how long a backup waits for its last WAL; `bindir` is where PostgreSQL's
+    programs are, if not in a usual place.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ClusterSettings:
     compression_level: int = 2
     processes: int | None = None
     checkpoint: Checkpoint = "fast"
+    bindir: str | None = None
     archive_timeout: timedelta = timedelta(minutes=10)
     keep: KeepSettings = KeepSettings()
 

@@ -185,8 +185,8 @@ def programs_for(major: int, bindir: Path | None = None) -> Programs:
         raise Fault(
             "postgres-version",
             f"the backup is of PostgreSQL {major}: {fault.message}",
-            hint=f"install PostgreSQL {major} (a physical backup starts with its own major version only); to move to"
-            " another version, restore with this one, then dump and load",
+            hint=f"install PostgreSQL {major} (a physical backup starts with its own major version only), or name where"
+            " it is with --bindir; to move to another version, restore with this one, then dump and load",
         ) from None
 
 

@@ -30,7 +30,8 @@ class Output:
         self._stdout = Stream(stdout)
         no_color = options.no_color or bool(environment.get("NO_COLOR"))
         self.answers = _console(self._stdout, environment, no_color=no_color)
-        self.messages = _console(Stream(stderr), environment, no_color=no_color)
+        self._stderr = Stream(stderr)
+        self.messages = _console(self._stderr, environment, no_color=no_color)
         self._announcer = self._choose_announcer(clock)
 
     def _choose_announcer(self, clock: Clock) -> Announcer:
@@ -55,12 +56,14 @@ class Output:
             self.show(text())
 
     def show(self, what: RenderableType) -> None:
-        """Print on stdout, without the blanks that tables put at the ends of lines."""
-        with self.answers.capture() as captured:
-            self.answers.print(what, soft_wrap=not self.answers.is_terminal)
-        for line in captured.get().splitlines():
-            self._stdout.write(line.rstrip() + "\n")
-        self._stdout.flush()
+        """Print on stdout."""
+        _print(self.answers, self._stdout, what)
+
+    def tell(self, text: Callable[[], RenderableType]) -> None:
+        """Something to read before the work begins; on stderr, and not with --json or --quiet."""
+        self._announcer.close()
+        if not self.options.json and not self.options.quiet:
+            _print(self.messages, self._stderr, text())
 
     def done(self, verb: str, fields: Mapping[str, Any], text: Callable[[], RenderableType]) -> None:
         """As `answer`, for a verb that nobody asked anything: --quiet silences its text."""
@@ -96,6 +99,15 @@ class Output:
     def _json(self, fields: Mapping[str, Any]) -> None:
         self._stdout.write(json.dumps({"schema": 1, **fields}) + "\n")
         self._stdout.flush()
+
+
+def _print(console: Console, stream: Stream, what: RenderableType) -> None:
+    """Print without the blanks that tables put at the ends of lines."""
+    with console.capture() as captured:
+        console.print(what, soft_wrap=not console.is_terminal)
+    for line in captured.get().splitlines():
+        stream.write(line.rstrip() + "\n")
+    stream.flush()
 
 
 def _console(stream: Stream, environment: Mapping[str, str], *, no_color: bool) -> Console:

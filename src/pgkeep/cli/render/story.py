@@ -13,6 +13,9 @@ from pgkeep.clock import Clock
 from pgkeep.events import Noted, Phase
 from pgkeep.values.quantity import show_duration
 
+TOLD_FROM = 0.1
+"""Seconds: what is quicker has no time worth telling."""
+
 
 class Story:
     """Tells on stdout; with --json the scenes are events, and with --quiet nothing is told."""
@@ -41,7 +44,8 @@ class Story:
         yield
         seconds = self._clock.monotonic() - began
         self.scenes.append((name, seconds))
-        self._say(Text(f"   {show_duration(seconds)}", style="dim"))
+        if seconds >= TOLD_FROM:
+            self._say(Text(f"   {show_duration(seconds)}", style="dim"))
 
     def tell(self, text: str) -> None:
         """A sentence."""
@@ -62,11 +66,11 @@ class Story:
 
     def compare(self, rows: Sequence[tuple[str, str, str]]) -> None:
         """Name, before the accident, after the recovery."""
-        width = max(len(before) for _, before, _ in rows)
-        self._say(Text(f"   {'':10}{'before the accident':{width + 3}}restored", style="dim"))
+        width = 2 + max(len(before) for _, before, _ in rows)
+        self._say(Text(f"   {'':8}{'before the accident':{width}}restored", style="dim"))
         for name, before, after in rows:
-            same = ("  same", "bold green") if before == after else ("  DIFFERENT", "bold red")
-            self._say(Text.assemble(f"   {name:10}{before:{width + 3}}{after}", same))
+            same = ("same", "bold green") if before == after else ("DIFFERENT", "bold red")
+            self._say(Text.assemble(f"   {name:8}{before:{width}}{after:{width}}", same))
 
     def verdict(self, text: str, *, is_good: bool) -> None:
         """The last word."""

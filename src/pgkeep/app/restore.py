@@ -1,0 +1,136 @@
+"""`restore`: from what people write to a plan, and from the plan to a data directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pgkeep.app.place import Place
+from pgkeep.clock import Clock
+from pgkeep.errors import Fault
+from pgkeep.events import Announce
+from pgkeep.pg.account import Account, can_run
+from pgkeep.pg.runtime import answers_version
+from pgkeep.restore import job
+from pgkeep.restore.job import PreparedRestore, RestoreRequest, plan_restore, server_zone
+from pgkeep.restore.moment import Zone, parse_moment
+from pgkeep.restore.plan import RestorePlan
+from pgkeep.restore.settings import Action
+from pgkeep.restore.start import Recovered, start_restored
+from pgkeep.restore.target import Target, TargetKind, parse_target_lsn, parse_target_xid
+from pgkeep.values.ids import BackupId
+
+
+@dataclass(frozen=True, slots=True)
+class TargetWords:
+    """A target as it was typed; `text` is '' for the kinds that need none."""
+
+    kind: TargetKind = TargetKind.LATEST
+    text: str = ""
+    exclusive: bool = False
+    timeline: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreChoices:
+    """What the command line says; `program` and `options` are how the restored server will start this pgkeep."""
+
+    directory: str
+    target: TargetWords
+    program: Sequence[str]
+    options: Sequence[str]
+    """Absolute --config, --cluster and --repo."""
+    local_zone: str
+    """Name of this machine's time zone, for the hint on a time without a zone; '' when it is not known."""
+    backup: str | None = None
+    action: Action = Action.PROMOTE
+    tablespaces: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
+    bindir: Path | None = None
+    processes: int = 1
+
+
+def plan(place: Place, choices: RestoreChoices, announce: Announce) -> PreparedRestore:
+    """Everything that will be done; faults of `plan_restore`, `usage`, `time-*`."""
+    request = RestoreRequest(
+        directory=choices.directory,
+        target=read_target(place, choices.target, choices.local_zone),
+        fetch=lambda account: _fetch(account, choices),
+        backup=_backup_id(choices.backup) if choices.backup is not None else None,
+        action=choices.action,
+        tablespaces=choices.tablespaces,
+        port=choices.port,
+        bindir=choices.bindir or (Path(place.settings.bindir) if place.settings.bindir else None),
+        processes=choices.processes,
+    )
+    return plan_restore(place.cluster, request, announce)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What was written: bytes, and how long that took in seconds; how the recovery ended, when it was started."""
+
+    plan: RestorePlan
+    bytes: int
+    seconds: float
+    recovered: Recovered | None
+
+
+def carry_out(prepared: PreparedRestore, clock: Clock, announce: Announce, *, start: bool) -> RestoreResult:
+    """Write the plan's files, and `start` the server; faults of `materialise` and `start_restored`."""
+    began = clock.monotonic()
+    written = job.carry_out(prepared, announce)
+    seconds = clock.monotonic() - began
+    recovered = start_restored(prepared.plan, announce) if start else None
+    return RestoreResult(prepared.plan, written, seconds, recovered)
+
+
+def read_target(place: Place, words: TargetWords, local_zone: str) -> Target:
+    """`usage`, `time-without-zone` (with the readings that the server and this machine would give it)."""
+    inclusive, timeline = not words.exclusive, words.timeline
+    match words.kind:
+        case TargetKind.TIME:
+            zones = [Zone("the server's zone", server_zone(place.cluster))]
+            if local_zone and local_zone != zones[0].name:
+                zones.append(Zone("this machine's zone", local_zone))
+            return Target.at_time(parse_moment(words.text, zones), inclusive=inclusive, timeline=timeline)
+        case TargetKind.LSN:
+            return Target.at_lsn(parse_target_lsn(words.text), inclusive=inclusive, timeline=timeline)
+        case TargetKind.XID:
+            return Target.at_xid(parse_target_xid(words.text), inclusive=inclusive, timeline=timeline)
+    if words.exclusive:
+        raise Fault(
+            "usage", "--exclusive needs --time, --lsn or --xid", hint="leave out --exclusive, or add one of them"
+        )
+    if words.kind is TargetKind.NAME:
+        return Target.at_name(words.text, timeline=timeline)
+    if words.kind is TargetKind.IMMEDIATE:
+        return Target.immediate(timeline=timeline)
+    return Target.latest(timeline=timeline)
+
+
+def _backup_id(text: str) -> BackupId:
+    try:
+        return BackupId(text)
+    except ValueError as error:
+        raise Fault("usage", str(error), hint="see the backups with: pgkeep list") from None
+
+
+def _fetch(account: Account, choices: RestoreChoices) -> tuple[str, ...]:
+    """The words of `wal get`, tried as the account that will run them: mid-recovery is too late to find out."""
+    command = (*choices.program, *choices.options)
+    if not answers_version(account, choices.program):
+        raise Fault(
+            "postgres-program",
+            f"the restored server will run as {account.name}, who cannot run this pgkeep ({choices.program[0]})",
+            hint=f"run it as that account (sudo -u {account.name} pgkeep restore ...), or install pgkeep where every"
+            " account can run it",
+        )
+    if not account.is_self and not can_run(account, [*command, "--json", "--quiet", "list"]):
+        raise Fault(
+            "postgres-program",
+            f"the restored server will run as {account.name}, who cannot read the configuration or the repository",
+            hint=f"run it as that account: sudo -u {account.name} pgkeep restore ...; or let it read both",
+        )
+    return (*command, "wal", "get")
