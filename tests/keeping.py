@@ -21,6 +21,7 @@ from pgkeep.repo.repository import Cluster as RepositoryCluster
 from pgkeep.repo.repository import cluster_named, open_repository
 from pgkeep.store.open import open_store
 from tests.clusters import Cluster
+from tests.servers import library_path
 
 
 @dataclass
@@ -47,6 +48,11 @@ class Kept:
     def command(self, *args: str) -> list[str]:
         return [*self.program, "--config", str(self.config), *args]
 
+    def _environment(self) -> dict[str, str]:
+        """The cluster's own programs come first: a restore needs those of its major version."""
+        programs = self.cluster.programs
+        return {**library_path(programs), "PATH": f"{programs.bindir}:{os.environ['PATH']}"}
+
     def start(self, *args: str) -> subprocess.Popen[str]:
         """The program in the background, in a process group of its own."""
         rights = credentials(self.account)
@@ -56,7 +62,7 @@ class Kept:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.home,
-            env=child_environment(self.account),
+            env=child_environment(self.account, self._environment()),
             start_new_session=True,
             user=rights.user,
             group=rights.group,

@@ -14,6 +14,7 @@ from tests.servers import pg_versions
 EXCEPTIONS = {
     "backup_label",  # each backup has its own start
     "backup_manifest",  # pg_basebackup's own
+    "pgkeep.instance",  # who archives: a copy must not pass for this server
     "global/pg_control",  # the second backup's checkpoint
     "pgkeep.restore.json",  # which WAL the restored server may read
     "postgresql.auto.conf",  # recovery settings are added

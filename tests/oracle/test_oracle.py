@@ -63,7 +63,7 @@ def _now(kept: Kept) -> datetime:
 def _restored(history: History, directory: Path, *target: str, serve: Callable[..., Cluster]) -> Cluster:
     """Restore, let it recover and promote under the server's own power, and check it physically."""
     history.kept.run("restore", str(directory), *target)
-    server: Cluster = serve(directory, archive_mode="off", unix_socket_directories=str(history.kept.home))
+    server: Cluster = serve(directory)
     history.kept.wait(lambda: not server.value("SELECT pg_is_in_recovery()"), f"{target} was not reached")
     return server
 
@@ -123,7 +123,7 @@ def test_five_targets(
 ) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
-    kept = keep(cluster, server_tmp, pgkeep_program, track_commit_timestamp="on", wal_segsize=1)
+    kept = keep(cluster, server_tmp, pgkeep_program, track_commit_timestamp="on")
     history = _live(kept, seed, records=6, backups=2)
     _campaign(history, seed, 5, serve)
 

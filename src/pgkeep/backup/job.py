@@ -43,7 +43,7 @@ from pgkeep.pg.page import BLCKSZ
 from pgkeep.pg.server import Server, StartedBackup, StoppedBackup, connect
 from pgkeep.repo.backups import seen_manifests, write_backup
 from pgkeep.repo.packwriter import PackWriter, WrittenPack
-from pgkeep.repo.repository import Cluster, Entropy
+from pgkeep.repo.repository import Cluster, Entropy, refuse_unknown_features
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.values.ids import BackupId, ObjectId
 from pgkeep.values.wal import Segment, last_segment_number
@@ -84,6 +84,7 @@ def run_backup(
     Faults: postgres-*, datadir-*, cluster-mismatch, backup-invalidated, wal-not-archived, wal-differs, worker-died,
     io, and those of the store.
     """
+    refuse_unknown_features(cluster.repository.store, "write")
     with ExitStack() as stack:
         server = stack.enter_context(connect(request.connection))
         facts = server.facts()
