@@ -11,6 +11,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,10 +92,11 @@ def _run(options: argparse.Namespace, console: Console) -> None:
     for one in field:
         console.print(f"{one.name} {one.version}: {one.tuning}", highlight=False)
     course = Course(site, source, field, options.pairs, console.out)
-    results = _races(course, races)
-    found = bounds.bounds(course) if "bounds" in races else ()
-    for result in results:
+    results = []
+    for result in _races(course, races):  # shown as they come: a later race may fail
         report.show(result, console)
+        results.append(result)
+    found = bounds.bounds(course) if "bounds" in races else ()
     if found:
         report.show_bounds(found, console)
     if results or found:
@@ -118,19 +120,17 @@ def _names(options: argparse.Namespace, console: Console) -> list[str]:
     return [name for name, program in there.items() if program]
 
 
-def _races(course: Course, races: list[str]) -> list[Result]:
+def _races(course: Course, races: list[str]) -> Iterator[Result]:
     """A restore race without a backup race still needs one backup of each: the warm-up's."""
     if not {"backup", "restore"} & set(races):
-        return []
-    results = []
+        return
     with clusters(course) as servers:
         if "backup" in races:
-            results.append(backup_race(course, servers))
+            yield backup_race(course, servers)
         else:
             backup_race(replace(course, pairs=0), servers)
         if "restore" in races:
-            results.append(restore_race(course))
-    return results
+            yield restore_race(course)
 
 
 if __name__ == "__main__":

@@ -57,11 +57,18 @@ class Site:
         if self.account is not None:
             shutil.chown(path, self.account, self.account)
 
+    def environment(self) -> dict[str, str]:
+        """The caller's, with PostgreSQL's programs on PATH and nothing that points at a server or repository."""
+        dropped = re.compile(r"PG|PYTHON|VIRTUAL_ENV|LC_")
+        kept = {name: value for name, value in os.environ.items() if not dropped.match(name)}
+        path = f"{self.programs}:{os.environ.get('PATH', os.defpath)}"
+        return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/", "PATH": path}
+
     def run(self, *command: str) -> str:
         """Run to the end outside the clock; standard output.  RaceError if it fails."""
         done = subprocess.run(
             command, user=self.account, group=self.account, extra_groups=None if self.account is None else [],
-            env=environment(), cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            env=self.environment(), cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
             raise _failed(command, done.returncode, done.stdout + done.stderr)
@@ -69,7 +76,7 @@ class Site:
 
     def race(self, command: tuple[str, ...]) -> measure.Cost:
         """Run under the clock.  RaceError if it fails."""
-        cost = measure.measured(command, self.account, environment(), str(self.work))
+        cost = measure.measured(command, self.account, self.environment(), str(self.work))
         if cost.status:
             raise _failed(command, cost.status, "\n".join(line.text for line in cost.lines))
         return cost
@@ -77,13 +84,6 @@ class Site:
 
 def _failed(command: tuple[str, ...], status: int, said: str) -> RaceError:
     return RaceError(f"{' '.join(command)}\nended with status {status}:\n{said}")
-
-
-def environment() -> dict[str, str]:
-    """The caller's environment without anything that could point a tool at another server or repository."""
-    dropped = re.compile(r"PG|PYTHON|VIRTUAL_ENV|LC_")
-    kept = {name: value for name, value in os.environ.items() if not dropped.match(name)}
-    return kept | {"LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": "/"}
 
 
 @dataclass(frozen=True, slots=True)
