@@ -24,8 +24,8 @@ def command(session: Session) -> None:
     from pgkeep.catalog.backups import backup_rows
     from pgkeep.cli.render.backups import backups_json, backups_text
 
-    clock = session.around.clock
-    place = open_place(session.settings(), session.selection, clock, session.out.announce)
+    clock, out = session.around.clock, session.out
+    place = open_place(session.settings(), session.selection, clock, out.announce)
     rows = backup_rows(place.cluster)
     name = place.cluster.name
-    session.out.answer("list", backups_json(name, rows), lambda: backups_text(name, rows, clock.now()))
+    out.answer("list", backups_json(name, rows), lambda: backups_text(name, rows, clock.now(), out.width))

@@ -42,6 +42,7 @@ class Play:
 
     def run(self) -> int:
         """The exit status: done, or verification failed."""
+        self._story.title(f"An accident and its recovery, on a throwaway server in {self._home}")
         shop, stage = self._a_shop()
         self._protected(shop, stage)
         expected, moment = self._business(shop)

@@ -65,6 +65,14 @@ def test_what_needs_an_explanation_gets_one() -> None:
     assert "2 pages that were damaged in the server already" in text(bad)
 
 
+def test_a_narrow_terminal_leaves_out_what_the_name_says() -> None:
+    out = io.StringIO()
+    Console(file=out, width=100, _environ={}).print(backups_text("main", [ROW], NOW, 100))
+    assert "STARTED" not in out.getvalue()
+    assert "…" not in out.getvalue()
+    assert "nightly" in out.getvalue()
+
+
 def test_an_empty_list_names_the_way() -> None:
     assert "pgkeep backup" in text()
 

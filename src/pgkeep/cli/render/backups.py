@@ -17,6 +17,9 @@ from pgkeep.values.lsn import Lsn
 from pgkeep.values.quantity import show_duration, show_size
 
 COLUMNS = ("BACKUP", "AGE", "STARTED", "TOOK", "SIZE", "STORED", "WAL", "RECOVERABLE UNTIL", "LABEL")
+RIGHT = ("AGE", "TOOK", "SIZE", "STORED")
+WIDE = 132
+"""Columns of a terminal that shows everything; a narrower one does without what the backup's name says too."""
 
 
 def backups_json(cluster: str, rows: Sequence[BackupRow]) -> dict[str, Any]:
@@ -72,12 +75,14 @@ def _window_json(window: Window, size: int) -> dict[str, Any]:
     }
 
 
-def backups_text(cluster: str, rows: Sequence[BackupRow], now: datetime) -> RenderableType:
-    """The table, oldest first, and under it what needs an explanation."""
+def backups_text(cluster: str, rows: Sequence[BackupRow], now: datetime, width: int = WIDE) -> RenderableType:
+    """The table, oldest first, `width` columns wide at most, and under it what needs an explanation."""
     if not rows:
         return Text(f"no backup of cluster {cluster} yet; make one with: pgkeep backup")
-    right = ("AGE", "TOOK", "SIZE", "STORED")
-    return Group(table(COLUMNS, [_cells(row, now) for row in rows], right), *_remarks(rows))
+    shown = [number for number, name in enumerate(COLUMNS) if width >= WIDE or name not in ("STARTED", "TOOK")]
+    cells = [_cells(row, now) for row in rows]
+    made = table([COLUMNS[number] for number in shown], [[row[number] for number in shown] for row in cells], RIGHT)
+    return Group(made, *_remarks(rows))
 
 
 def _cells(row: BackupRow, now: datetime) -> list[str | Text]:

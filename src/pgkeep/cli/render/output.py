@@ -43,6 +43,11 @@ class Output:
             return Live(self.messages, clock)
         return LogLines(self.messages, clock)
 
+    @property
+    def width(self) -> int:
+        """Columns that an answer may take."""
+        return self.answers.width
+
     def announce(self, event: Event) -> None:
         """An Announce for jobs."""
         self._announcer(event)

@@ -73,12 +73,11 @@ def _place_rows(plan: RestorePlan) -> list[tuple[str, Cell]]:
     programs = f"PostgreSQL {plan.programs.version} ({plan.programs.bindir}), as {plan.account.name}"
     return [
         *rows,
-        (
-            "server",
-            f"{programs}, as {plan.account.name}, port {plan.place.port}, socket in {plan.place.socket_directory}",
-        ),
+        ("server", programs),
+        ("listens", f"on its socket in {plan.place.socket_directory} alone, port {plan.place.port}"),
         ("at the target", _THEN[plan.action]),
-        ("not touched", "running servers, original tablespaces, the repository; the new server archives nothing"),
+        ("not touched", "running servers, original tablespaces, the repository"),
+        ("until adopted", "it archives nothing and connects to nobody"),
     ]
 
 

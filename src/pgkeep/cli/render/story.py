@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from pgkeep.cli.render.output import Output
@@ -31,6 +32,10 @@ class Story:
     def _console(self) -> Console | None:
         options = self._out.options
         return None if options.json or options.quiet else self._out.answers
+
+    def title(self, text: str) -> None:
+        """The first line."""
+        self._say(Text(text, style="bold"))
 
     @contextmanager
     def scene(self, name: str, title: str) -> Iterator[None]:
@@ -62,7 +67,7 @@ class Story:
     def said(self, output: str) -> None:
         """What a command printed."""
         for line in output.splitlines():
-            self._say(Text(f"     {line}"))
+            self._say(Padding(Text(line), (0, 0, 0, 5), expand=False))
 
     def compare(self, rows: Sequence[tuple[str, str, str]]) -> None:
         """Name, before the accident, after the recovery."""
@@ -76,6 +81,6 @@ class Story:
         """The last word."""
         self._say(Text(f"\n{text}", style="bold green" if is_good else "bold red"))
 
-    def _say(self, text: Text) -> None:
+    def _say(self, what: RenderableType) -> None:
         if self._console is not None:
-            self._console.print(text, soft_wrap=True)
+            self._out.show(what)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from pgkeep.restore.moment import show_moment
 from pgkeep.values.quantity import show_duration
 
 
 def show_time(moment: datetime) -> str:
-    """'2026-05-07 14:29:00+03:00': what --time takes back as it stands."""
-    return moment.astimezone().isoformat(sep=" ", timespec="seconds")
+    """'2026-05-07 14:29:00+03', to the second in this machine's zone: what --time takes back as it stands."""
+    return show_moment(moment.astimezone().replace(microsecond=0))
 
 
 def json_time(moment: datetime | None) -> str | None:
