@@ -70,7 +70,4 @@ def summary(reasons: Iterable[str]) -> list[str]:
         match = _REASON.search(reason)
         key = (match[1], match[2]) if match else ("other", reason)
         counts[key] += 1
-    return [
-        f"{name}: {count} test{'s' if count != 1 else ''}: {why}"
-        for (name, why), count in sorted(counts.items())
-    ]
+    return [f"{name}: {count} test{'s' if count != 1 else ''}: {why}" for (name, why), count in sorted(counts.items())]

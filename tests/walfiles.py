@@ -1,7 +1,7 @@
 """Real WAL of a failover, made once a test worker: what a primary and the server promoted from its copy archived.
 
-    timeline 1 (the primary)  ... segment ... | segment that both have | more segments: it went on by mistake
-    timeline 2 (the promoted)                 | .history, .partial of timeline 1, segments
+timeline 1 (the primary)  ... segment ... | segment that both have | more segments: it went on by mistake
+timeline 2 (the promoted)                 | .history, .partial of timeline 1, segments
 """
 
 from __future__ import annotations

@@ -41,9 +41,7 @@ def add_backup(archive: WalArchive, day: int, start: int, stop: int, timeline: i
         start_lsn=start * SIZE + 40, stop_lsn=stop * SIZE + 300, stopped=f"2026-05-{day:02}T11:30:00+00:00",
     )  # fmt: skip
     needs = WalNeeds(ranges=[WalRange(timeline=timeline, first=start, last=stop)], history=history)
-    inner = INNER.__class__(
-        INNER.server, INNER.backup_label, b"", needs, [], [], [], [], [], []
-    )
+    inner = INNER.__class__(INNER.server, INNER.backup_label, b"", needs, [], [], [], [], [], [])
     write_backup(archive.cluster, Outer(info, [], []), inner, [], CLOCK)
     return name
 

@@ -111,9 +111,7 @@ def test_forks() -> None:
 
 
 def test_what_a_backup_needs() -> None:
-    needs = WalNeeds(
-        ranges=[WalRange(timeline=1, first=3, last=4), WalRange(timeline=2, first=5, last=6)], history=b""
-    )
+    needs = WalNeeds(ranges=[WalRange(timeline=1, first=3, last=4), WalRange(timeline=2, first=5, last=6)], history=b"")
     assert needs_gaps(listing(t1=[3, 4], t2=[5, 6]), needs) == ()
     assert needs_gaps(listing(t1=[3], t2=[6]), needs) == (Gap(1, 4, 4), Gap(2, 5, 5))
 

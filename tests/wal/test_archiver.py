@@ -51,9 +51,7 @@ def restore_setup(kept: Kept, datadir: Path, history: History | None, **conf: st
     command = shell_command([*kept.program, "--config", str(kept.config), "wal", "get"])
     if history is not None:
         archive = archive_of_kept(kept)
-        lineage = RecoveryLineage(
-            archive.cluster.repository.id, archive.cluster.uuid, archive.system_id, SIZE, history
-        )
+        lineage = RecoveryLineage(archive.cluster.repository.id, archive.cluster.uuid, archive.system_id, SIZE, history)
         (datadir / FILE_NAME).write_text(lineage.encode())
         command += f" --lineage {FILE_NAME}"
         conf["recovery_target_timeline"] = f"'{history.timeline}'"

@@ -36,9 +36,7 @@ def test_racing_adoptions_end_with_one_holder(
     failover: Failover, archive: WalArchive, instance: Path, tmp_path: Path
 ) -> None:
     clones = [instance, *(copy_instance(failover.primary, tmp_path / f"clone{n}") for n in range(3))]
-    threads = [
-        threading.Thread(target=adopt, args=(archive.cluster.repository, clone, CLOCK)) for clone in clones
-    ]
+    threads = [threading.Thread(target=adopt, args=(archive.cluster.repository, clone, CLOCK)) for clone in clones]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -206,9 +206,7 @@ def test_a_timeline_of_another_branch(failover: Failover, along_one: Recovery) -
     assert along_one.fault(failover.segments(2)[0].name).code == "wal-refused"
 
 
-def test_old_branch_to_its_end_when_the_plan_says_so(
-    failover: Failover, along_one: Recovery, instance: Path
-) -> None:
+def test_old_branch_to_its_end_when_the_plan_says_so(failover: Failover, along_one: Recovery, instance: Path) -> None:
     for path in send_old(failover, along_one.archive, instance):
         assert along_one.found(path.name) == path.read_bytes()
 

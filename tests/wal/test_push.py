@@ -276,9 +276,7 @@ def test_two_equal_pushes_at_once(failover: Failover, archive: WalArchive, insta
         assert archive.segment(Segment.parse(path.name, SIZE)) == path.read_bytes()
 
 
-def test_two_different_pushes_at_once(
-    failover: Failover, archive: WalArchive, instance: Path, tmp_path: Path
-) -> None:
+def test_two_different_pushes_at_once(failover: Failover, archive: WalArchive, instance: Path, tmp_path: Path) -> None:
     for path in failover.segments(1)[:5]:
         other = altered(path, tmp_path / path.name, SIZE - 100, b"different")
         assert race(archive, [(path, instance), (other, instance)]) == ["True", "wal-refused"]
@@ -375,9 +373,7 @@ def test_a_failing_store_call_is_never_a_success_unless_the_object_is_there(
         assert archive.segment(segment) == path.read_bytes()
 
 
-def test_dying_at_every_store_call_leaves_all_or_nothing(
-    failover: Failover, instance: Path, tmp_path: Path
-) -> None:
+def test_dying_at_every_store_call_leaves_all_or_nothing(failover: Failover, instance: Path, tmp_path: Path) -> None:
     path = failover.segments(1)[0]
     segment = Segment.parse(path.name, SIZE)
     for number in range(1, 12):
@@ -398,9 +394,7 @@ def test_dying_at_every_store_call_leaves_all_or_nothing(
         raise AssertionError("the push never got through")
 
 
-def test_killed_at_any_moment_it_leaves_all_or_nothing(
-    failover: Failover, archive: WalArchive, instance: Path
-) -> None:
+def test_killed_at_any_moment_it_leaves_all_or_nothing(failover: Failover, archive: WalArchive, instance: Path) -> None:
     context = multiprocessing.get_context("fork")
     root = archive.cluster.repository.store.url.removeprefix("file://")
     source = failover.segments(1)

@@ -114,9 +114,7 @@ def _own_history(cluster: Cluster, backup: BackupId, info: ManifestInfo, view: _
     return parse_history(info.timeline, text, names.backup(cluster.uuid, backup)) if text else History(info.timeline)
 
 
-def _window(
-    info: ManifestInfo, timeline: int, reached: Reach, others: tuple[int, ...], view: _View
-) -> Window:
+def _window(info: ManifestInfo, timeline: int, reached: Reach, others: tuple[int, ...], view: _View) -> Window:
     return Window(
         timeline,
         Lsn(info.stop_lsn),

@@ -47,9 +47,7 @@ class Timelines:
     damaged: dict[int, Damaged]
 
 
-def read_timelines(
-    archive: WalArchive, listing: Listing | None = None, known: Iterable[History] = ()
-) -> Timelines:
+def read_timelines(archive: WalArchive, listing: Listing | None = None, known: Iterable[History] = ()) -> Timelines:
     """The history of every timeline that has WAL or a history file.
 
     `known` are histories from elsewhere (backups bring theirs), used where the archive has no readable file.

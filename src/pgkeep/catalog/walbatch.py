@@ -60,9 +60,7 @@ def plan_batches(first: Lsn, last: int, size: int) -> list[Batch]:
     """Cut the segments of `size` bytes from the one that holds `first` to number `last` into batches, ascending."""
     step = max(BATCH_BYTES // size, 1)
     borders = [*range(first // size, last + 1, step), last + 1]
-    return [
-        Batch(Lsn(max(first, begin * size)), Lsn(end * size), end == last + 1) for begin, end in pairwise(borders)
-    ]
+    return [Batch(Lsn(max(first, begin * size)), Lsn(end * size), end == last + 1) for begin, end in pairwise(borders)]
 
 
 class BatchReader:

@@ -88,11 +88,7 @@ def owner_of(path: Path) -> Account:
 
 def child_environment(account: Account, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment without PG* (PGKEEP_* stays), with LC_ALL=C and the account's own HOME."""
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("PG") or name.startswith("PGKEEP_")
-    }
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PG") or name.startswith("PGKEEP_")}
     env["LC_ALL"] = "C"
     if not account.is_self:
         env.update(HOME=account.home, USER=account.name, LOGNAME=account.name)

@@ -105,12 +105,8 @@ def _judge(kind: WalFileKind, name: str, content: bytes, control: ControlFile) -
 
 def _judge_segment(kind: WalFileKind, name: str, content: bytes, control: ControlFile) -> _Judged:
     if len(content) != control.wal_segment_size:
-        raise _refused(
-            name, f"it has {len(content)} bytes", f"this server's segments have {control.wal_segment_size}"
-        )
-    segment = check_segment(
-        parse_header(content[:LONG_HEADER_SIZE]), name, len(content), control.system_identifier
-    )
+        raise _refused(name, f"it has {len(content)} bytes", f"this server's segments have {control.wal_segment_size}")
+    segment = check_segment(parse_header(content[:LONG_HEADER_SIZE]), name, len(content), control.system_identifier)
     start = segment.start(control.wal_segment_size)
     if kind is WalFileKind.SEGMENT:
         return _Judged(content, start)
