@@ -175,7 +175,8 @@ def wal_to_replay(candidate: Candidate, choice: Choice, stop: Stop) -> WalToRepl
     size, reached = choice.size, candidate.reach
     last = reached.last + (reached.partial is not None)
     if stop.position is not None:
-        last = min(last, stop.position // size)
+        end = stop.last.end if stop.last is not None and stop.last.lsn == stop.position else stop.position
+        last = min(last, end // size)
     first = candidate.start // size
     named = [segment for span in spans(choice.history, size, first, last) for segment in (span.first, span.last)]
     count = named[-1] - named[0] + 1

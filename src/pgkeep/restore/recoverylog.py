@@ -1,4 +1,4 @@
-"""What a recovering server says in its log (xlogrecovery.c, xlogarchive.c, xlog.c of 14 to 18), read line by line (pure).
+"""What a recovering server says in its log (xlogrecovery.c, xlogarchive.c, xlog.c of 14 to 18), line by line (pure).
 
 The server is started with lc_messages=C, so that its sentences are these.  Lines that `wal get` writes begin with
 "error: ".

@@ -141,14 +141,13 @@ def isolation_settings(place: Place, server: ServerInfo, major: int, effective: 
         ("unix_socket_directories", place.socket_directory),
         ("archive_mode", "off"),
         ("hot_standby", "on"),
-        ("external_pid_file", ""),
         ("log_directory", "log"),
         ("synchronous_standby_names", ""),
         ("max_logical_replication_workers", "0"),
     ]
     lines += [(name, f"{place.directory}/{file}") for name, file in _PATHS_TO_PIN.items() if name in effective]
     lines += _minimums(server, effective)
-    lines += _production_only(server, major, effective)
+    lines += _production_only(place.directory, server, major, effective)
     return tuple(lines)
 
 
@@ -162,11 +161,15 @@ def _minimums(server: ServerInfo, effective: Mapping[str, str]) -> list[tuple[st
     return lines
 
 
-def _production_only(server: ServerInfo, major: int, effective: Mapping[str, str]) -> list[tuple[str, str]]:
+def _production_only(
+    directory: str, server: ServerInfo, major: int, effective: Mapping[str, str]
+) -> list[tuple[str, str]]:
     """Settings that name files, groups or work of the machine that the cluster comes from."""
     lines = []
     if _is_on(effective.get("ssl", "off")):
         lines.append(("ssl", "off"))  # its certificate and key lie outside, or belong to another host
+    if effective.get("external_pid_file"):
+        lines.append(("external_pid_file", f"{directory}/external.pid"))  # '' would be a file without a name
     if effective.get("unix_socket_group"):
         lines.append(("unix_socket_group", ""))
     if effective.get("huge_pages", "").lower() == "on":

@@ -4,7 +4,7 @@
    for the exact position, and an answer that does not come is no failure.
 2. A recovery has no time limit; it ends by reaching its target, or by the server's end.
 3. The server is left running when the recovery succeeded, and stopped when it did not or when the user interrupts.
-4. After a promotion the recovery's settings leave postgresql.auto.conf; what keeps the server apart stays until adoption.
+4. After a promotion the recovery's settings leave postgresql.auto.conf; what keeps the server apart stays.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _SAID_BY_LOG: Final = {
     "logging_collector": "off",
     "log_destination": "stderr",
     "lc_messages": "C",
-    "log_min_messages": "log",
+    "log_min_messages": "warning",
     "log_line_prefix": "%m [%p] ",
     "log_timezone": "UTC",
 }
-_POSITION: Final = "SELECT coalesce(pg_last_wal_replay_lsn(), pg_current_wal_lsn()), pg_last_xact_replay_timestamp()"
+_POSITION: Final = "SELECT pg_last_wal_replay_lsn(), pg_last_xact_replay_timestamp()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _follow(plan: RestorePlan, instance: Instance, follower: LogFollower, announ
             raise Fault(
                 "recovery-failed",
                 "recovery has paused because a setting is lower than the WAL needs",
-                hint=f"the server's log {instance.log} names the setting; raise it in {plan.directory}/postgresql.auto.conf",
+                hint=f"{instance.log} names the setting; raise it in {plan.directory}/postgresql.auto.conf",
                 log=str(instance.log),
             )
         if log.is_ready or log.is_paused:
@@ -130,14 +130,16 @@ def _follow(plan: RestorePlan, instance: Instance, follower: LogFollower, announ
 
 def _recovered(plan: RestorePlan, log: RecoveryLog, instance: Instance, seconds: float) -> Recovered:
     state = "ready" if log.is_ready else "paused" if log.is_paused else "shut-down"
-    asked = _ask(plan) if state == "paused" else None
-    lsn, last_time = log.redo_done, log.last_time
-    if asked is not None:
-        lsn, last_time = asked
+    asked = _ask(plan) if state != "shut-down" else None
+    lsn, last_time = asked or (log.redo_done or plan.stop.position, log.last_time)
+    last = plan.stop.last
+    if last is not None and last.lsn == plan.stop.position:
+        # The server does not count the time of the very record at which an LSN stops it (recoveryStopsAfter).
+        last_time = last.time
     return Recovered(
         state=state,
-        lsn=lsn or plan.stop.position,
-        last_time=last_time or (plan.stop.last.time if plan.stop.last is not None else None),
+        lsn=lsn,
+        last_time=last_time,
         timeline=log.new_timeline or plan.timeline,
         said=log.stopping,
         port=plan.place.port,

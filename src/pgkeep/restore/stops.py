@@ -1,7 +1,11 @@
 """Where recovery will stop: a target held against what the WAL says (pure; rules of recoveryStopsBefore and ...After).
 
-A time is turned into the position of the record at which the server would stop for it: commit times do not ascend, and
-the position says the same thing without depending on them.
+A time, and the moment before a transaction, are turned into a position: the end of the last transaction before it.
+
+1. Commit times do not ascend; a position does not depend on them.
+2. The server would stop for them just before a COMMIT record, with everything replayed that came before that: the lock
+   of a DROP TABLE, which then hides the table from whoever looks at a paused server, or the removal of a database's
+   files, which happens before its DROP commits (measured).  Right after the transaction before, none of that has been.
 """
 
 from __future__ import annotations
@@ -110,13 +114,19 @@ def _settle_time(target: Target, candidate: Candidate, scan: WalScan, choice: Ch
     if hit is not None:
         if hit.lsn < candidate.stop:
             return None  # the server's clock went back: the backup holds what ended after the target
-        told = Target.at_lsn(hit.lsn, inclusive=False)
-        return Stop(told, hit.lsn, last=before, next=hit)
+        return _just_before(hit, before, candidate)
     if not complete:
         return None
     if target.inclusive and before is not None and before.time == target.time and before.lsn >= candidate.stop:
         return Stop(Target.at_lsn(before.lsn), before.lsn, last=before)
     raise _beyond(target, candidate, scan, choice)
+
+
+def _just_before(hit: TransactionEnd, before: TransactionEnd | None, candidate: Candidate) -> Stop:
+    """Where `hit` has not ended: after the transaction before it, or where the backup is consistent."""
+    if before is None or before.lsn < candidate.stop:
+        return Stop(Target.immediate(), candidate.stop, last=before, next=hit)
+    return Stop(Target.at_lsn(before.lsn), before.lsn, last=before, next=hit)
 
 
 def _settle_xid(target: Target, candidate: Candidate, scan: WalScan) -> Stop | None:
@@ -130,10 +140,10 @@ def _settle_xid(target: Target, candidate: Candidate, scan: WalScan) -> Stop | N
         )
     if hit is None or hit.lsn < candidate.stop:
         return None
-    last, next_ = (hit, None) if target.inclusive else (scan.before, hit)
+    if not target.inclusive:
+        return _just_before(hit, scan.before, candidate)
     warnings = () if hit.committed else (f"transaction {target.xid} was rolled back, at {show_moment(hit.time)}",)
-    told = Target.at_xid(hit.xid, inclusive=target.inclusive)
-    return Stop(told, hit.lsn, last, next_, warnings)
+    return Stop(Target.at_xid(hit.xid), hit.lsn, last=hit, warnings=warnings)
 
 
 def _settle_name(target: Target, candidate: Candidate, scan: WalScan) -> Stop | None:
