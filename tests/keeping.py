@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,8 @@ class Kept:
         programs = self.cluster.programs
         return {**library_path(programs), "PATH": f"{programs.bindir}:{os.environ['PATH']}"}
 
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """The program in the background, in a process group of its own."""
+    def start(self, *args: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """The program in the background, in a process group of its own; `env` is added to its environment."""
         rights = credentials(self.account)
         process = subprocess.Popen(
             self.command(*args),
@@ -62,7 +62,7 @@ class Kept:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.home,
-            env=child_environment(self.account, self._environment()),
+            env=child_environment(self.account, {**self._environment(), **(env or {})}),
             start_new_session=True,
             user=rights.user,
             group=rights.group,
@@ -71,9 +71,11 @@ class Kept:
         self.running.append(process)
         return process
 
-    def run(self, *args: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *args: str, check: bool = True, timeout: float = 300, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run to the end; with `check` any exit status but 0 fails the test and shows what was said."""
-        process = self.start(*args)
+        process = self.start(*args, env=env)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

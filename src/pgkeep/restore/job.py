@@ -44,6 +44,7 @@ from pgkeep.values.recovery import FILE_NAME, RecoveryLineage
 
 _SOCKET_NAME: Final = "/.s.PGSQL.65535"
 _SUN_PATH_MAX: Final = 107
+_PREFETCHES_SINCE: Final = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +330,7 @@ def _configuration(
         request.action,
         request.fetch(account),
         os.path.join(place.directory, FILE_NAME),
+        looks_ahead=settled.candidate.reach.gap is None or settled.programs.major < _PREFETCHES_SINCE,
     )
     return plan_configuration(
         surveyed.configuration,

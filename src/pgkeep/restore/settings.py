@@ -43,6 +43,7 @@ RECOVERY: Final = frozenset(
         "primary_slot_name",
         "recovery_min_apply_delay",
         "promote_trigger_file",
+        "recovery_prefetch",
     }
 )
 """What belongs to one recovery: stripped from postgresql.auto.conf before it, and again after the promotion."""
@@ -95,6 +96,8 @@ class Recovery:
     action: Action
     fetch: tuple[str, ...]
     lineage: str
+    looks_ahead: bool = True
+    """False where WAL is missing behind the target: prefetching (xlogprefetcher.c, since 15) asks for it beforehand."""
 
 
 def restore_command(fetch: Sequence[str], lineage: str) -> str:
@@ -109,6 +112,8 @@ def recovery_settings(recovery: Recovery) -> Settings:
     lines += [("primary_slot_name", ""), ("recovery_min_apply_delay", "0")]
     lines.append(("restore_command", restore_command(recovery.fetch, recovery.lineage)))
     lines.append(("recovery_target_timeline", str(recovery.timeline)))
+    if not recovery.looks_ahead:
+        lines.append(("recovery_prefetch", "off"))
     target = recovery.target
     inclusive = target.inclusive or target.kind not in _CAN_EXCLUDE
     lines.append(("recovery_target_inclusive", "on" if inclusive else "off"))
