@@ -65,7 +65,8 @@ class PackWriter:
     def _reset(self) -> None:
         self._id: ObjectId | None = None
         self._header = b""
-        self._frames: list[bytes] = []
+        # One growing buffer, not a list: thousands of pieces of 20 kB would leave the heap in holes.
+        self._frames = bytearray()
         self._rows: list[FrameRow] = []
         self._stored = 0
         self._units = dict.fromkeys(FrameKind, 0)
@@ -144,7 +145,7 @@ class PackWriter:
         raw = b"".join((table, *pending.data))
         codec, stored = compress(raw, self._level)
         plain = self._page_hash(table, pending.size) if kind is FrameKind.PAGES else self._repository.keys.frame(raw)
-        self._frames.append(stored)
+        self._frames += stored
         row = FrameRow(kind, codec, len(stored), len(raw), pending.size, stored_hash(stored), plain)
         self._rows.append(row)
         self._stored += len(stored)
@@ -166,7 +167,7 @@ class PackWriter:
         pages = PageTable(lsns, np.frombuffer(bytes(self._hashes), "<u8"))
         ending, place = encode_footer(self._header, self._id, frame_table(self._rows), pages)
         key = names.pack(self._cluster, self._id)
-        self._repository.store.put(key, [self._header, *self._frames, *ending])
+        self._repository.store.put(key, [self._header, memoryview(self._frames), *ending])
         self.written.append(WrittenPack(self._id, place, len(self._rows)))
         self._reset()
 
