@@ -59,9 +59,10 @@ def new_cluster(where: Path, system_id: int = SYSTEM) -> Cluster:
     return register_cluster(repository, info, clock)
 
 
-def manifest_info(cluster: Cluster, **changes: object) -> ManifestInfo:
+def info_of(**changes: object) -> ManifestInfo:
     fields: dict[str, object] = {
-        "backup": BACKUP, "cluster": str(cluster.uuid), "cluster_name": "main", "writer": "test", "host": "here",
+        "backup": BACKUP, "cluster": "6f1c2f0e-0000-4000-8000-000000000000", "cluster_name": "main", "writer": "test",
+        "host": "here",
         "label": "test", "started": "2026-05-07T11:29:00+00:00", "stopped": "2026-05-07T11:30:00+00:00",
         "system_id": SYSTEM, "server_version": 150019, "timeline": 1, "start_timeline": 1, "start_lsn": 0x2000028,
         "stop_lsn": 0x2000130, "wal_segment_size": 16 << 20, "source": "primary", "method": "full",
@@ -117,7 +118,7 @@ class DirectoryBackup:
             for pack in numbers
         ]  # fmt: skip
         entries.sort(key=lambda entry: entry.path)
-        info = manifest_info(self.cluster, **self.info)
+        info = info_of(**{"cluster": str(self.cluster.uuid), **self.info})
         return write_backup(self.cluster, Outer(info, [], packs), self._inner(info), entries, clock)
 
     def _inner(self, info: ManifestInfo) -> Inner:

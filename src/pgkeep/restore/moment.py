@@ -25,10 +25,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pgkeep.errors import Fault
 
 _MOMENT: Final = re.compile(
-    r"(?P<date>\d{4}-\d{2}-\d{2})(?:[ T]+|t)(?P<time>\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)\s*(?P<zone>.*)"
+    r"(?P<date>\d{4}-\d{2}-\d{2})(?:[ T]+|t)(?P<time>\d{1,2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)\s*(?P<zone>.*)",
+    re.ASCII,
 )
-_OFFSET: Final = re.compile(r"(?P<sign>[+-])(?P<hours>\d{1,2})(?::?(?P<minutes>\d{2}))?(?::?(?P<seconds>\d{2}))?")
-_POSIX: Final = re.compile(r"(?:UTC|GMT)(?P<sign>[+-])(?P<rest>\d{1,2}(?::?\d{2})?)", re.IGNORECASE)
+_OFFSET: Final = re.compile(
+    r"(?P<sign>[+-])(?P<hours>\d{1,2})(?::?(?P<minutes>\d{2}))?(?::?(?P<seconds>\d{2}))?", re.ASCII
+)
+_POSIX: Final = re.compile(r"(?:UTC|GMT)(?P<sign>[+-])(?P<rest>\d{1,2}(?::?\d{2})?)", re.IGNORECASE | re.ASCII)
 _GREENWICH: Final = frozenset({"z", "utc", "gmt", "uct", "zulu"})
 _HALF_A_YEAR: Final = timedelta(days=182)
 _MAX_OFFSET: Final = timedelta(hours=15, minutes=59, seconds=59)  # PostgreSQL's MAX_TZDISP_HOUR
