@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
@@ -23,6 +24,9 @@ from pgkeep.repo.repository import Cluster, Repository
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.store.open import open_store
 from pgkeep.values.ids import ClusterUuid, ObjectId
+
+SHOWN: Final = 8
+"""Damaged frames of a pack that are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +85,34 @@ def check_pack(
 
 
 def _check_frames(repository: Repository, reader: PackReader) -> Iterator[Damage]:
-    """Every damaged frame is named; the sound ones around it pass."""
+    """The sound frames around a damaged one are checked too; one finding sums them up."""
     hashes = bytearray()
-    sound = True
+    damaged: list[int] = []
     for run in runs_of(range(len(reader.frames)), reader.frames):
         for index, raw in reader.read_each(run):
-            if isinstance(raw, Fault):
-                sound = False
-                yield Damage(reader.key, raw.message)
+            own = None if isinstance(raw, Damaged) else _check_frame(repository.keys, reader, index, raw)
+            if own is None:
+                damaged.append(index)
             else:
-                table, data = split_frame(raw, reader.key)
-                decode_pieces(table, reader.key)
-                if reader.frames.kind[index] == FrameKind.PAGES:
-                    own = repository.keys.pages(data, reader.page_size)
-                    hashes += own
-                    if repository.keys.page_frame(table, own) != reader.frames.plain_hash[index].tobytes():
-                        yield Damage(reader.key, f"frame {index} holds other pages than were written")
+                hashes += own
+    if damaged:
+        shown = ", ".join(map(str, damaged[:SHOWN])) + (" ..." if len(damaged) > SHOWN else "")
+        count = f"{len(damaged)} of {len(reader.frames)} frames"
+        yield Damage(reader.key, f"{reader.key}: {count} do not hold what was written: {shown}")
+        return
     expected = reader.footer.hashes
-    if sound and (expected is None or bytes(hashes) != expected.tobytes()):
-        yield Damage(reader.key, "page table does not describe the pages (its hashes are wrong)")
+    if expected is None or bytes(hashes) != expected.tobytes():
+        yield Damage(reader.key, f"{reader.key}: the page table does not describe the pages (its hashes are wrong)")
+
+
+def _check_frame(keys: HashKeys, reader: PackReader, index: int, raw: bytes) -> bytes | None:
+    """The hashes of the frame's pages (none for other kinds); None when it holds other pages than were written."""
+    table, data = split_frame(raw, reader.key)
+    decode_pieces(table, reader.key)
+    if reader.frames.kind[index] != FrameKind.PAGES:
+        return b""
+    own = keys.pages(data, reader.page_size)
+    return own if keys.page_frame(table, own) == reader.frames.plain_hash[index].tobytes() else None
 
 
 def check_wal(archive: WalArchive, key: str, type_: ObjectType) -> Checked:
