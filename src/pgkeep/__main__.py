@@ -11,12 +11,17 @@ from typing import NoReturn
 
 from pgkeep.cli import fast
 
+_INTERRUPTED = 130
+
 
 def main() -> NoReturn:
     """Run the command line of this process, and end it."""
     argv = sys.argv[1:]
     if not fast.is_wal_get(argv):
-        sys.exit(_run(argv))
+        try:
+            sys.exit(_run(argv))
+        except KeyboardInterrupt:  # before the command line was read, or after its answer was given
+            sys.exit(_INTERRUPTED)
     # PostgreSQL is waiting.  The interpreter's own exit statuses (1 for an exception, 120 for a failed flush) would
     # tell it that the archive has no such file, so no way leads out of here but this one.
     status = fast.OUTAGE

@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
@@ -36,6 +39,28 @@ _FINISH: Final = "finish"
 _TASK: Final = "task"
 _RESULT: Final = "result"
 _FAULT: Final = "fault"
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block; processes that are started meanwhile never see one.
+
+    A process that ignores it only once it runs would still die of one in its first milliseconds, with a traceback; so
+    it inherits a mask.  The main thread's handler is held too, because another thread may take the signal.
+    """
+    resource_tracker.ensure_running()  # the first start would run it, and that lets interrupts through again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()  # only that one may set handlers
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: held.append(number)) if is_main else None
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if held:
+            signal.raise_signal(signal.SIGINT)
 
 
 class Worker(Protocol[T_contra, R_co, F_co]):
@@ -60,7 +85,8 @@ class Crew(Generic[T, R, F]):
         for _ in range(size):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, recipe, arguments), daemon=True)
-            process.start()
+            with interrupts_held():
+                process.start()
             theirs.close()
             self._processes[ours] = process
             self._waiting[ours] = 0

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
 from tests.clusters import Cluster
 from tests.conftest import MakeCluster
+
+from pgkeep.pg.account import Account, credentials
 
 INFO = {
     "label", "started", "stopped", "host", "system_id", "server_version", "timeline", "start_lsn", "stop_lsn",
@@ -131,3 +136,35 @@ def test_wal_push_refuses_with_words(archiving: Cluster, pgkeep_process: Run, se
     assert ran.status == 1
     assert ran.err.startswith("error: ")
     assert pgkeep_process("--config", "/absent", "wal", "push", "x", cwd=archiving.datadir).status == 2
+
+
+@pytest.mark.parametrize("verb", [["backup"], ["verify"]])
+@pytest.mark.parametrize("later", [0.0, 0.1, 0.3])
+def test_ctrl_c_says_one_sentence(
+    later: float,
+    verb: list[str],
+    archiving: Cluster,
+    pgkeep_program: tuple[str, ...],
+    server_tmp: Path,
+    server_user: Account,
+) -> None:
+    """A terminal sends it to every process of the group, also to those that are only just starting."""
+    who = credentials(server_user)
+    process = subprocess.Popen(
+        [*pgkeep_program, *verb],
+        cwd=server_tmp, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={"PATH": os.environ["PATH"], "HOME": str(server_tmp)},
+        user=who.user, group=who.group, extra_groups=who.extra_groups,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "copying" in line or "re-hashing" in line:
+            break
+    time.sleep(later)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert "Traceback" not in err and "Error" not in err
+    if out:
+        return  # it was done before
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "error: interrupted; earlier backups are as they were"

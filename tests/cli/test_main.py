@@ -195,6 +195,15 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("2\n", "")
 
 
+def test_an_answer_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE}
+        command = [*ENTRY, "--json", "list"]
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=env, timeout=60)
+    assert ran.returncode != 0
+    assert ran.stderr == "error: the output could not be written: No space left on device\n"
+
+
 def test_a_closed_pipe_is_survived() -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)

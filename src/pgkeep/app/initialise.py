@@ -143,7 +143,12 @@ def _open_or_create(request: InitRequest, clock: Clock, announce: Announce) -> t
     except Fault as fault:
         if fault.code != "no-repository":
             raise
-    return create_repository(store, clock, f"pgkeep {__version__}"), True
+    try:
+        return create_repository(store, clock, f"pgkeep {__version__}"), True
+    except Fault as fault:
+        if fault.code != "repository-exists":  # another init was a moment faster
+            raise
+    return open_repository(store), False
 
 
 def _open_if_there(url: str) -> tuple[Repository | None, bool]:

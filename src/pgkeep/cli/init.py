@@ -115,6 +115,8 @@ def _write(session: Session, intent: _Intent, connection: str) -> None:
         descriptor = os.open(intent.config_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
+    except FileExistsError:
+        _check_same(intent.config_path, text)
     except OSError as error:
         raise Fault(
             "io",
@@ -122,3 +124,10 @@ def _write(session: Session, intent: _Intent, connection: str) -> None:
             hint="run it again with --config FILE in a directory that this account may write to",
         ) from error
     session.out.announce(Noted(f"wrote {intent.config_path}"))
+
+
+def _check_same(path: str, text: str) -> None:
+    """Another init was a moment faster; it must have meant the same."""
+    with open(path, encoding="utf-8") as file:
+        if file.read() != text:
+            raise Fault("config-invalid", f"{path} was written meanwhile, and says otherwise", hint="look at the file")

@@ -57,7 +57,11 @@ def run(argv: Sequence[str], around: Surroundings | None = None) -> int:
     session = Session(here, Options(json="--json" in argv, no_color="--no-color" in argv))
     with _terminating_as_interrupt():
         status = _run(argv, session)
-        session.out.close()
+        try:
+            session.out.close()
+        except Fault as fault:
+            session.out.complain(fault)
+            return status or fault.exit_status
     return status
 
 

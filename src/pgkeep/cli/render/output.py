@@ -82,7 +82,11 @@ class Output:
         self._announcer.close()
         if self.options.json:
             self._json({"error": fault.as_json()})
-            return
+        else:
+            self.complain(fault)
+
+    def complain(self, fault: Fault) -> None:
+        """A fault in words, on stderr."""
         self._message("error: ", "bold red", fault.message)
         if fault.hint:
             self._message("hint: ", "bold", fault.hint)
@@ -95,8 +99,11 @@ class Output:
         self.messages.print(Text(text, style="dim"), soft_wrap=True)
 
     def close(self) -> None:
+        """Flush; Fault `io` when the answer could not be written, although the work was done."""
         self._announcer.close()
         self._stdout.flush()
+        if self._stdout.failure:
+            raise Fault("io", f"the output could not be written: {self._stdout.failure}")
 
     def _message(self, word: str, style: str, text: str) -> None:
         self.messages.print(Text.assemble((word, style), text), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A text stream that outlives its reader: who stops listening must not stop a backup."""
+"""A text stream that outlives its reader: neither who stops listening nor a full disk may stop a backup."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import TextIO
 
 
 class Stream:
-    """Just enough of a text file for rich and for us; after a broken pipe, writing does nothing."""
+    """Just enough of a text file for rich and for us; once writing has failed, it does nothing.
+
+    `failure` says why, when that was anything else than a reader who left.
+    """
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._broken = False
+        self.failure = ""
 
     @property
     def encoding(self) -> str:
@@ -27,20 +31,21 @@ class Stream:
         if not self._broken:
             try:
                 self._file.write(text)
-            except BrokenPipeError:
-                self._give_up()
+            except OSError as error:
+                self._give_up(error)
         return len(text)
 
     def flush(self) -> None:
         if not self._broken:
             try:
                 self._file.flush()
-            except BrokenPipeError:
-                self._give_up()
+            except OSError as error:
+                self._give_up(error)
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: OSError) -> None:
         """Let the interpreter's own flush at the end go nowhere (docs.python.org, library/signal, SIGPIPE)."""
         self._broken = True
+        self.failure = "" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, self._file.fileno())
         os.close(devnull)
