@@ -7,13 +7,24 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pgkeep.backup.job import BackupRequest, run_backup
+from pgkeep.backup.source import check_mounted
+from pgkeep.catalog.verification import verify
+from pgkeep.clock import SystemClock
+from pgkeep.errors import Fault
+from pgkeep.events import silent
 from pgkeep.pg.account import give
+from pgkeep.pg.datadir import scan
+from pgkeep.pg.rights import missing_grants
 from pgkeep.repo.backups import read_manifest
+from pgkeep.store.local import LocalStore
 from pgkeep.values.ids import BackupId
 from tests.keeping import Kept
 from tests.servers import pg_versions
@@ -234,3 +245,71 @@ def test_names_with_blanks_quotes_and_newlines(kept: MakeKept, tmp_path: Path) -
     assert os.fsencode(str(odd)) in [space.location for space in manifest.inner.tablespaces]
     assert b"ta\nble" in [relation.name for relation in manifest.inner.relations]
     assert made.result("verify")["sound"] is True
+
+
+class InterruptedStore(LocalStore):
+    """Ctrl-C, or a lost answer, at the worst moment: the manifest has its name, and the writer does not know it."""
+
+    error: BaseException
+
+    def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
+        super().put(key, parts)
+        if "/backups/" in key:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Fault("store-unreachable", "the answer was lost")], ids=repr)
+def test_an_interrupt_behind_the_manifest_leaves_a_whole_backup(kept: MakeKept, error: BaseException) -> None:
+    made = kept()
+    _fill(made)
+    catalogue = made.catalogue()
+    store = InterruptedStore(str(made.repository))
+    store.error = error
+    there = replace(catalogue, repository=replace(catalogue.repository, store=store))
+    with pytest.raises(type(error)):
+        run_backup(there, BackupRequest(made.cluster.conninfo), SystemClock(), silent)
+    (backup,) = made.backups()
+    packs = {path.name for path in made.packs()}
+    assert {str(pack.id) for pack in read_manifest(catalogue, BackupId(backup)).outer.packs} == packs
+    with ThreadPoolExecutor(1) as pool:
+        assert verify(catalogue, pool, SystemClock(), silent).is_sound
+
+
+def test_a_tablespace_link_that_no_catalog_names_can_be_restored(kept: MakeKept, server_tmp: Path) -> None:
+    """What a crash in CREATE TABLESPACE leaves for ever, and one in progress for a moment."""
+    made = kept()
+    _fill(made)
+    (made.cluster.datadir / "pg_tblspc" / "99999").symlink_to(made.cluster.directory("orphan"))
+    backup = made.backup()
+    spaces = read_manifest(made.catalogue(), BackupId(backup)).inner.tablespaces
+    assert [(space.oid, space.name) for space in spaces] == [(99999, b"99999")]
+    made.run("restore", str(server_tmp / "restored"), "--immediate")
+    link = server_tmp / "restored" / "pg_tblspc" / "99999"
+    assert os.readlink(link) == str(server_tmp / "restored-tablespaces" / "99999")
+
+
+def test_names_that_cannot_be_read_cost_no_backup(kept: MakeKept) -> None:
+    made = kept()
+    _fill(made)
+    made.cluster.sql("CREATE ROLE keeper LOGIN CONNECTION LIMIT 1")
+    conninfo = f"{made.cluster.conninfo} user=keeper"
+    for grant in missing_grants(conninfo, "test"):
+        made.cluster.sql(grant)
+    made.config.write_text(made.config.read_text().replace(made.cluster.conninfo, conninfo))
+    done = made.run("backup")
+    assert "names of relations are not in the backup" in done.stderr + done.stdout
+    assert made.result("verify")["sound"] is True
+
+
+def test_a_tablespace_that_went_away_is_not_one_whose_files_were_dropped(kept: MakeKept) -> None:
+    made = kept()
+    place = made.cluster.directory("space")
+    made.cluster.sql(f"CREATE TABLESPACE aside LOCATION '{place}'")
+    oid = made.cluster.value("SELECT oid FROM pg_tablespace WHERE spcname = 'aside'")
+    directory = scan(str(made.cluster.datadir))
+    check_mounted(directory, [oid])
+    place.rename(place.with_name("elsewhere"))
+    with pytest.raises(Fault, match="went away") as caught:
+        check_mounted(directory, [oid])
+    assert caught.value.code == "datadir-invalid"
+    place.with_name("elsewhere").rename(place)

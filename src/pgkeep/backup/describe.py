@@ -10,6 +10,8 @@ from datetime import datetime
 from pgkeep import __version__
 from pgkeep.backup.source import Inventory
 from pgkeep.format.manifest import Database, Entry, EntryType, ManifestInfo, ServerInfo, Tablespace, Unit
+from pgkeep.pg.datadir import DataDirectory, tablespace_oid
+from pgkeep.pg.datadir import EntryType as DirectoryType
 from pgkeep.pg.facts import ServerFacts
 from pgkeep.pg.page import BLCKSZ
 from pgkeep.pg.server import StartedBackup, StoppedBackup
@@ -101,15 +103,22 @@ def manifest_info(
     )
 
 
-def tablespaces(inventory: Inventory) -> list[Tablespace]:
-    return [
-        Tablespace(
+def tablespaces(inventory: Inventory, directory: DataDirectory) -> list[Tablespace]:
+    """The catalogs' tablespaces, and links that no catalog names: of a CREATE TABLESPACE that has not committed, that
+    came after the catalogs were read, or that a crash cut off.  A restore must know where to put each link.
+    """
+    named = {
+        found.oid: Tablespace(
             oid=found.oid,
             name=found.name.encode("utf-8", "surrogateescape"),
             location=b"" if found.in_place else os.fsencode(found.location),
         )
         for found in inventory.tablespaces
-    ]
+    }
+    linked = [entry for entry in directory.tablespaces if entry.type is DirectoryType.LINKED_TABLESPACE]
+    for oid, entry in ((tablespace_oid(entry), entry) for entry in linked):
+        named.setdefault(oid, Tablespace(oid=oid, name=str(oid).encode(), location=os.fsencode(entry.target)))
+    return [named[oid] for oid in sorted(named)]
 
 
 def databases(inventory: Inventory) -> list[Database]:

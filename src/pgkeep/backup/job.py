@@ -20,6 +20,7 @@ from pgkeep.backup.source import (
     Names,
     attachments,
     check_local,
+    check_mounted,
     check_settings,
     owner_name,
     read_names,
@@ -212,12 +213,16 @@ class _Job:
         self.uncommitted.update(pack.id for pack in written)
 
     def _names(self) -> Names:
-        """Runs beside the copying, over connections of its own."""
-        with connect(self.request.connection) as server:
-            return read_names(server, self.announce)
+        """Runs beside the copying, over connections of its own; a backup without names is still a backup."""
+        try:
+            with connect(self.request.connection) as server:
+                return read_names(server, self.announce)
+        except Fault as fault:
+            self.announce(Warned("names-unread", f"the names of relations are not in the backup: {fault.message}"))
+            return Names([], [])
 
     def _watch(self, identity: Identity, *, now: bool = False) -> None:
-        """Notice a lost connection, a restart, a promotion or a dead archiver before hours are spent."""
+        """Notice a lost connection, a restart or a promotion before hours are spent."""
         if not now and self.clock.monotonic() - self.watched < WATCH_EVERY:
             return
         self.watched = self.clock.monotonic()
@@ -245,6 +250,7 @@ class _Job:
         fault = check_complete(left, before.homes_still_in(after), before.tablespaces_still_in(after))
         if fault is not None:
             raise fault
+        check_mounted(directory, before.tablespaces_still_in(after))
 
     def _wait_for_wal(self, started: StartedBackup, stopped: StoppedBackup, timeline: int) -> WalNeeds:
         self.announce(Phase("archive", "waiting for the WAL that makes the backup consistent"))
@@ -300,13 +306,32 @@ class _Job:
             relations=found.relations,
             collations=found.collations,
             attachments=attachments(self.facts, self.announce),
-            tablespaces=tablespaces(inventory),
+            tablespaces=tablespaces(inventory, directory),
             databases=databases(inventory),
         )
         outer = Outer(info, seen_manifests(self.cluster), table.rows(self.packs))
-        write_backup(self.cluster, outer, inner, entries, self.clock)
-        self.uncommitted.clear()
+        self._create_manifest(outer, inner, entries)
         return info
+
+    def _create_manifest(self, outer: Outer, inner: Inner, entries: Sequence[Entry]) -> None:
+        """From here on a manifest may name the packs: an interrupt or an outage can come after it got its name.
+
+        They are given back only where it is certain that it did not.
+        """
+        packs, self.uncommitted = self.uncommitted, set()
+        try:
+            write_backup(self.cluster, outer, inner, entries, self.clock)
+        except Fault as fault:
+            if fault.code != "store-unreachable" and not self._may_exist():
+                self.uncommitted = packs
+            raise
+
+    def _may_exist(self) -> bool:
+        try:
+            self.cluster.repository.store.stat(names.backup(self.cluster.uuid, self.backup))
+        except Fault as fault:
+            return fault.code != "object-missing"
+        return True
 
     def _warn_of(self, file: BadPages) -> None:
         shown = ", ".join(map(str, file.blocks[:5])) + (" ..." if len(file.blocks) > 5 else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +126,18 @@ def scan_complete(server: Server, path: str) -> tuple[DataDirectory, Inventory]:
         before = after
     assert fault is not None
     raise fault
+
+
+def check_mounted(directory: DataDirectory, tablespaces: Iterable[int]) -> None:
+    """After copying: files that vanished were dropped only if their tablespace's directory is still there."""
+    for oid in tablespaces:
+        path = os.path.join(directory.path, "pg_tblspc", str(oid), directory.version_directory)
+        if not os.path.isdir(path):
+            raise Fault(
+                "datadir-invalid",
+                f"{path} went away while it was copied, although its tablespace is still there",
+                hint="check that its file system is mounted, and start the backup again",
+            )
 
 
 def attachments(facts: ServerFacts, announce: Announce) -> list[Attachment]:

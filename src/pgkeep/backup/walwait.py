@@ -30,7 +30,7 @@ def wait_for_archive(
     """
     for segment in segments:
         _wait_for(archive, segment, clock, timeout, archiver)
-        compare_with_server(archive, segment, wal_directory)
+        compare_with_server(archive, segment, wal_directory, clock)
 
 
 def _wait_for(
@@ -69,8 +69,8 @@ def not_archived(name: str, timeout: float, state: ArchiverState) -> Fault:
     )
 
 
-def compare_with_server(archive: WalArchive, segment: Segment, wal_directory: str) -> None:
-    """The archived segment must be the server's own; one that the server recycled meanwhile passes."""
+def compare_with_server(archive: WalArchive, segment: Segment, wal_directory: str, clock: Clock) -> None:
+    """The archived segment must be the server's own, and durable; one that the server recycled meanwhile passes."""
     name = segment.name(archive.segment_size)
     try:
         with open(os.path.join(wal_directory, name), "rb") as file:
@@ -86,6 +86,9 @@ def compare_with_server(archive: WalArchive, segment: Segment, wal_directory: st
             hint="give every server its own repository or cluster; a copy that took this one's place needs a new"
             " timeline (promote it) or: pgkeep init --adopt",
         )
+    if not os.path.exists(os.path.join(wal_directory, "archive_status", f"{name}.done")):
+        # Its push has not returned: an object may be seen before it is durable, but not refuse a put (store/port.py).
+        archive.put(name, content, segment.start(archive.segment_size), clock)
 
 
 def read_history(archive: WalArchive, timeline: int, wal_directory: str) -> bytes:
@@ -101,5 +104,5 @@ def read_history(archive: WalArchive, timeline: int, wal_directory: str) -> byte
     raise Fault(
         "wal-missing",
         f"the archive lacks {history_name(timeline)}, without which timeline {timeline} cannot be recovered",
-        hint=f"archive it: pgkeep wal push {path}",
+        hint=f"archive it, in {os.path.dirname(wal_directory)}: pgkeep --config FILE wal push {path}",
     )
