@@ -82,6 +82,17 @@ def test_the_next_manifest_names_the_one_before(made: Made) -> None:
     assert second[1].hash != first[0].hash
 
 
+def test_an_earlier_backups_damage_does_not_forbid_the_next_one(made: Made) -> None:
+    key = names.backup(made.cluster.uuid, BACKUP)
+    data = bytearray(made.store.get(key))
+    data[100] ^= 1
+    made.store.delete(key)
+    made.store.put(key, [bytes(data)])
+    assert seen_manifests(made.cluster) == []
+    write_backup(made.cluster, Outer(replace(INFO, backup=str(OTHER)), [], []), INNER, [], StepClock())
+    assert [seen.backup for seen in seen_manifests(made.cluster)] == [OTHER]
+
+
 def test_a_writer_that_does_not_know_the_rules_does_not_commit(made: Made) -> None:
     made.store.put(names.FEATURES + "deletion.write", [b""])
     with pytest.raises(Fault) as caught:

@@ -91,11 +91,18 @@ class _Window:
 
 
 def seen_manifests(cluster: Cluster) -> list[SeenManifest]:
-    """(id, digest) of every manifest there is now, for the next one's SEEN section."""
-    return [
-        SeenManifest(backup=backup, hash=open_manifest(cluster, backup).directory.digest)
-        for backup in backup_ids(cluster)
-    ]
+    """(id, digest) of every manifest there is now, for the next one's SEEN section.
+
+    Without those that cannot be read: an earlier backup's damage must not forbid the next one.
+    """
+    seen: list[SeenManifest] = []
+    for backup in backup_ids(cluster):
+        try:
+            seen.append(SeenManifest(backup=backup, hash=open_manifest(cluster, backup).directory.digest))
+        except Fault as fault:
+            if fault.code not in ("format-damaged", "format-unsupported", "backup-unknown"):
+                raise
+    return seen
 
 
 @dataclass(frozen=True, slots=True)
