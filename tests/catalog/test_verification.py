@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.clusters import Cluster
+from tests.format.samples import BACKUP, INFO, INNER
 from tests.keeping import Kept, keep
+from tests.repo.made import Made, make
 
 from pgkeep.catalog.verification import VerifyReport, verify
 from pgkeep.clock import SystemClock
 from pgkeep.errors import Fault
-from pgkeep.events import silent
+from pgkeep.events import Event, Phase, silent
+from pgkeep.format.manifest import Outer
+from pgkeep.repo.backups import write_backup
 from pgkeep.repo.repository import cluster_named, open_repository
-from pgkeep.store.open import open_store
+from pgkeep.store.open import create_store, open_store
 
 
 @pytest.fixture
@@ -142,3 +149,49 @@ def test_an_unreachable_store_is_no_verdict(sound: tuple[Kept, Path]) -> None:
     with ThreadPoolExecutor(2) as pool, pytest.raises(Fault) as caught:
         verify(cluster, pool, SystemClock(), silent)
     assert caught.value.code == "store-unreachable"
+
+
+def _made(root: Path) -> Made:
+    return make(create_store(str(root)))
+
+
+def _problems(root: Path) -> str:
+    return " ".join(problem for verdict in _verify(root).backups for problem in verdict.problems)
+
+
+def test_a_history_without_which_its_backup_cannot_be_recovered(tmp_path: Path) -> None:
+    """PostgreSQL refuses a recovery target timeline whose history file it cannot get."""
+    made = _made(tmp_path / "repository")
+    assert "history" not in _problems(tmp_path / "repository")
+    key = made.archive.key("00000002.history")
+    path = tmp_path / "repository" / key
+    _flip(path, random.Random(3))
+    assert "the history of its timeline is damaged: 00000002.history" in _problems(tmp_path / "repository")
+    made.store.delete(key)
+    assert "the history of its timeline is missing from the archive: 00000002.history" in _problems(
+        tmp_path / "repository"
+    )
+
+
+def test_a_backup_that_comes_meanwhile_is_left_to_the_next_run(tmp_path: Path) -> None:
+    made = _made(tmp_path / "repository")
+    other = "20990508T112900Z-00000000"
+
+    def announce(event: Event) -> None:
+        if isinstance(event, Phase) and event.name == "objects":
+            info = replace(INFO, backup=other)
+            write_backup(made.cluster, Outer(info, [], []), INNER, [], SystemClock())
+
+    with ThreadPoolExecutor(1) as pool:
+        report = verify(made.cluster, pool, SystemClock(), announce)
+    assert [verdict.backup for verdict in report.backups] == [str(BACKUP)]
+    assert other in [verdict.backup for verdict in _verify(tmp_path / "repository").backups]
+
+
+def test_a_worker_that_dies_is_no_verdict(tmp_path: Path) -> None:
+    made = _made(tmp_path / "repository")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        wait([pool.submit(os._exit, 9)])
+        with pytest.raises(Fault) as caught:
+            verify(made.cluster, pool, SystemClock(), silent)
+    assert caught.value.code == "worker-died"

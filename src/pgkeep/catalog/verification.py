@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
@@ -33,10 +33,10 @@ from pgkeep.repo.check import (
     is_damage,
 )
 from pgkeep.repo.repository import Cluster
-from pgkeep.repo.walarchive import WalArchive
+from pgkeep.repo.walarchive import Listing, WalArchive
 from pgkeep.values.ids import BackupId, ClusterUuid, ObjectId
 from pgkeep.values.lsn import Lsn
-from pgkeep.values.wal import Segment
+from pgkeep.values.wal import Segment, history_name
 
 WAL_BATCH: Final = 8
 """WAL objects of one task: a segment alone is too little work to hand to another process."""
@@ -165,8 +165,11 @@ def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announc
         for checked in answer:
             findings.add(checked)
         announce(Progress(done, len(tasks), findings.bytes, "objects"))
-    wal = tuple(problem for archive in archives for problem in _wal_problems(archive, manifests, findings))
-    verdicts = tuple(_verdict(backup, manifests.get(backup), archives, findings) for backup in backup_ids(cluster))
+    listed = [(archive, archive.listing()) for archive in archives]
+    wal = tuple(problem for pair in listed for problem in _wal_problems(*pair, manifests, findings))
+    # Only what was read: a backup that came meanwhile is the next run's.
+    read = sorted({*manifests, *findings.unreadable})
+    verdicts = tuple(_verdict(backup, manifests.get(backup), listed, findings) for backup in read)
     seconds = clock.monotonic() - began
     return VerifyReport(verdicts, wal, findings.packs, findings.wal_objects, findings.bytes, seconds)
 
@@ -203,36 +206,53 @@ def _tasks(
 def _fan_out(executor: Executor, tasks: Iterable[_Task]) -> Iterator[list[Checked]]:
     """Answers as they come; the first fault ends it."""
     source = iter(tasks)
-    waiting: set[Future[list[Checked]]] = {executor.submit(_run, task) for task in islice(source, AHEAD)}
+    waiting: set[Future[list[Checked]]] = set()
     try:
+        waiting |= {executor.submit(_run, task) for task in islice(source, AHEAD)}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             waiting |= {executor.submit(_run, task) for task in islice(source, len(done))}
             for future in done:
                 yield future.result()
+    except BrokenExecutor as error:
+        raise Fault(
+            "worker-died",
+            f"a worker process ended unexpectedly ({error})",
+            hint="look for an out-of-memory kill in the system's log, then run the command again",
+        ) from error
     finally:
         for future in waiting:
             future.cancel()
 
 
 def _verdict(
-    backup: BackupId, manifest: Manifest | None, archives: Sequence[WalArchive], findings: _Findings
+    backup: BackupId,
+    manifest: Manifest | None,
+    archives: Sequence[tuple[WalArchive, Listing]],
+    findings: _Findings,
 ) -> BackupVerdict:
     if manifest is None:
         return BackupVerdict(backup, (findings.unreadable[backup],))
     problems = list(findings.damage.get(manifest.key, ()))
     for pack in manifest.outer.packs:
         problems += findings.damage.get(names.pack(ClusterUuid(manifest.info.cluster), pack.id), ())
-    for archive in archives:
+    for archive, listing in archives:
         if archive.system_id == manifest.info.system_id:
-            problems += _wal_of_backup(archive, manifest, findings)
+            problems += _wal_of_backup(archive, listing, manifest, findings)
     return BackupVerdict(backup, tuple(dict.fromkeys(problems)))
 
 
-def _wal_of_backup(archive: WalArchive, manifest: Manifest, findings: _Findings) -> Iterator[str]:
+def _wal_of_backup(archive: WalArchive, listing: Listing, manifest: Manifest, findings: _Findings) -> Iterator[str]:
     """What its own WAL lacks to make the backup consistent."""
     size = archive.segment_size
-    for gap in needs_gaps(archive.listing(), manifest.inner.wal):
+    timeline = manifest.info.timeline
+    if manifest.inner.wal.history:
+        # Recovery on a timeline whose history it cannot get does not begin (validateRecoveryParameters).
+        if timeline not in listing.timelines_with_history:
+            yield f"the history of its timeline is missing from the archive: {history_name(timeline)}"
+        elif archive.key(history_name(timeline)) in findings.damage:
+            yield f"the history of its timeline is damaged: {history_name(timeline)}"
+    for gap in needs_gaps(listing, manifest.inner.wal):
         yield f"the WAL that makes it consistent is missing: {gap.describe(size)}"
     for needed in manifest.inner.wal.ranges:
         for number in range(needed.first, needed.last + 1):
@@ -241,14 +261,15 @@ def _wal_of_backup(archive: WalArchive, manifest: Manifest, findings: _Findings)
                 yield f"the WAL that makes it consistent is damaged: {name}"
 
 
-def _wal_problems(archive: WalArchive, manifests: Mapping[BackupId, Manifest], findings: _Findings) -> Iterator[str]:
+def _wal_problems(
+    archive: WalArchive, listing: Listing, manifests: Mapping[BackupId, Manifest], findings: _Findings
+) -> Iterator[str]:
     """Damaged WAL objects, and gaps between the oldest backup's start and the newest segment of each lineage."""
     prefix = names.wal_root(archive.cluster.uuid, archive.system_id)
     for key, problems in findings.damage.items():
         if key.startswith(prefix):
             yield from problems
     infos = [m.info for m in manifests.values() if m.info.system_id == archive.system_id]
-    listing = archive.listing()
     reported: set[Gap] = set()
     for history in read_timelines(archive, listing).histories.values():
         starts = [info.start_lsn for info in infos if continues(history, info.timeline, Lsn(info.stop_lsn))]
