@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -274,3 +275,59 @@ def test_create_tablespace_in_the_wal_is_refused_where_its_path_exists(
         start_restored(prepared.plan, silent)
     assert caught.value.code == "recovery-failed"
     assert str(space) in caught.value.message
+
+
+def test_two_timelines_and_which_is_followed(cluster: Make, server_tmp: Path, pgkeep_program: tuple[str, ...]) -> None:
+    """A restored copy archives timeline 2 while the old server goes on with timeline 1."""
+    kept = keep(cluster, server_tmp, pgkeep_program)
+    server = kept.cluster
+    server.sql("CREATE TABLE orders AS SELECT generate_series(1, 100) AS id")
+    kept.backup()
+    kept.archive_all()
+    with recovered(kept, Target.latest(), "copy", settings={"archive_mode": "on"}) as (_, copy):
+        assert copy.timeline == 2
+        ask(copy, "INSERT INTO orders SELECT generate_series(101, 150) RETURNING 1")
+        switched = ask(copy, "SELECT pg_walfile_name(pg_switch_wal())")
+        kept.wait(lambda: any(path.name == switched for path in kept.wal()), f"{switched} was not archived")
+    server.sql("INSERT INTO orders SELECT generate_series(101, 300)")
+    kept.archive_all()
+    kept.archive_all()
+    seen: list[Event] = []
+    plan = plan_restore(kept.catalogue(), request(kept, Target.latest()), seen.append).plan
+    assert plan.timeline == 2
+    assert "timeline-branches" in [event.code for event in seen if isinstance(event, Warned)]
+    with recovered(kept, Target.latest(), "two") as (_, result):
+        assert ask(result, "SELECT count(*) FROM orders") == 150
+        assert result.timeline == 3
+    with recovered(kept, Target.latest(timeline=1), "one") as (_, result):
+        assert ask(result, "SELECT count(*) FROM orders") == 300
+        # 2 is taken, although this lineage never saw it.
+        assert result.timeline == 3
+
+
+def test_wal_that_goes_missing_after_the_plan_ends_in_no_early_promotion(story: Story) -> None:
+    kept = story.kept
+    kept.archive_all()
+    kept.archive_all()
+    prepared = plan_restore(kept.catalogue(), request(kept, Target.latest()), silent)
+    carry_out(prepared, silent)
+    kept.wal()[-2].unlink()
+    with pytest.raises(Fault) as caught:
+        start_restored(prepared.plan, silent)
+    assert caught.value.code == "wal-gap"
+    assert not (Path(prepared.plan.directory) / "postmaster.pid").exists()
+
+
+def test_the_plan_is_for_people_and_machines(story: Story) -> None:
+    plan = plan_restore(story.kept.catalogue(), request(story.kept, Target.immediate()), silent).plan
+    shown = json.loads(json.dumps(plan.as_json()))
+    assert shown["backup"]["id"] == story.backup
+    assert shown["write_bytes"] > shown["read_bytes"] > 0
+    assert shown["space"][0]["needed"] > shown["write_bytes"]
+    assert shown["account"] == story.kept.account.name
+
+
+def test_a_pause_at_the_end_of_the_archive_is_a_contradiction(story: Story) -> None:
+    with pytest.raises(Fault) as caught:
+        plan_restore(story.kept.catalogue(), request(story.kept, Target.latest(), action=Action.PAUSE), silent)
+    assert caught.value.code == "usage"
