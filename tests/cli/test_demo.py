@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import Run
+from tests.clusters import Cluster
 
-from pgkeep.app.demo import Fingerprint, Shop, restored_server
+from pgkeep.app.demo import Fingerprint, Moment, Shop
+from pgkeep.cli.options import Options
+from pgkeep.cli.render.story import Story
+from pgkeep.cli.scenes import Play
+from pgkeep.cli.session import Session as CommandLine
+from pgkeep.cli.session import Surroundings
+from pgkeep.clock import SystemClock
 from pgkeep.pg.instance import server_pids
+from pgkeep.pg.session import Session
 
 
 def test_the_whole_story_as_the_servers_account(pgkeep_process: Run, server_tmp: Path) -> None:
@@ -51,19 +59,31 @@ def test_as_whoever_runs_the_tests(pgkeep: Run, server_tmp: Path) -> None:
     assert (home / "repository" / "pgkeep").exists()
 
 
-def test_a_difference_is_told_and_fails(pgkeep: Run, server_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def one_row_less(*arguments: object) -> Iterator[object]:
-        with restored_server(*arguments) as session:  # type: ignore[arg-type]
-            session.rows("DELETE FROM public.orders WHERE id = 110000")
-            yield session
+def test_one_changed_row_is_a_difference(shared_cluster: Cluster) -> None:
+    shared_cluster.sql("CREATE DATABASE shop")
+    with Session.open(shared_cluster.instance.conninfo("shop"), "test") as session:
+        shop = Shop(session, SystemClock())
+        before = shop.open_for_business()
+        session.rows("UPDATE public.orders SET amount = amount + 0.01 WHERE id = 50000")
+        changed = shop.fingerprint()
+        assert (changed.rows, changed.md5 == before.md5) == (before.rows, False)
+        session.rows("UPDATE public.orders SET amount = amount - 0.01 WHERE id = 50000")
+        assert shop.fingerprint() == before
+        session.rows("DELETE FROM public.orders WHERE id = 50000")
+        assert shop.fingerprint().rows == before.rows - 1
+    shared_cluster.sql("DROP DATABASE shop")
 
-    monkeypatch.setattr("pgkeep.cli.scenes.restored_server", one_row_less)
-    ran = pgkeep("demo", "--directory", str(server_tmp / "demo"))
-    assert ran.status == 14
-    assert ran.out.count("DIFFERENT") == 2
-    assert "every order is back" not in ran.out
-    assert not (server_tmp / "demo").exists()
+
+def test_a_difference_is_told_and_fails(tmp_path: Path) -> None:
+    out = io.StringIO()
+    around = Surroundings({}, "/", "/", SystemClock(), out, io.StringIO())
+    session = CommandLine(around, Options())
+    play = Play(session, Story(session.out, around.clock), tmp_path, ExitStack(), keep=False)
+    moment = Moment(around.clock.now(), "0/1")
+    assert play.end(Fingerprint(115_000, "aa"), Fingerprint(115_000, "ab"), moment) == 14
+    assert out.getvalue().count("DIFFERENT") == 1
+    assert "every order is back" not in out.getvalue()
+    assert play.end(Fingerprint(115_000, "aa"), Fingerprint(115_000, "aa"), moment) == 0
 
 
 def test_a_failure_ends_servers_and_files(pgkeep: Run, server_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pgkeep.cli.main import VERBS
 from pgkeep.config import keys
 from pgkeep.errors import CODES, EXIT_FAILED
 
@@ -25,3 +26,15 @@ def test_every_key_is_documented() -> None:
     text = (DOCS / "configuration.md").read_text()
     for key in (*keys.REPOSITORY, *keys.CLUSTER):
         assert f"| `{key}` |" in text
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (DOCS.parent / "README.md", *DOCS.glob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_verb_has_its_results_documented() -> None:
+    text = (DOCS / "json.md").read_text()
+    for verb in VERBS:
+        assert verb == "wal" or f"\n### {verb}\n" in text, verb

@@ -48,7 +48,7 @@ class Play:
         expected, moment = self._business(shop)
         self._accident(shop)
         found = self._recovery(stage, moment)
-        return self._end(expected, found, moment)
+        return self.end(expected, found, moment)
 
     def _a_shop(self) -> tuple[Shop, Stage]:
         with self._story.scene("server", "A server with an orders table"):
@@ -107,7 +107,8 @@ class Play:
         self._story.said(output.text())
         return output
 
-    def _end(self, expected: Fingerprint, found: Fingerprint, moment: Moment) -> int:
+    def end(self, expected: Fingerprint, found: Fingerprint, moment: Moment) -> int:
+        """Compare, tell, and answer with the exit status."""
         is_same = expected == found
         with self._story.scene("proof", "The proof"):
             self._story.compare([("orders", f"{expected.rows:,}", f"{found.rows:,}"), ("md5", expected.md5, found.md5)])
