@@ -36,6 +36,8 @@ def main() -> NoReturn:
 
 
 def _run(argv: list[str]) -> int:
+    if argv == ["--version"]:
+        return fast.version()
     call = fast.parse(argv)
     if call is not None:
         return fast.serve(call)

@@ -8,7 +8,8 @@ for the whole job (a pack being filled, open files) and must be asked to finish 
 3. A Fault of a worker is raised in the parent; a worker that dies is `worker-died`.
 4. Workers ignore Ctrl-C (the parent stops them) and end when the pipe to the parent closes, however it died.
 
-Processes are spawned, not forked: the parent may have threads and connections (docs/decisions/0003).
+Processes are forked from a fork server, not from the parent, which may have threads and connections; the server imports
+once what all workers need (docs/decisions/0003).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -75,12 +76,21 @@ class Worker(Protocol[T_contra, R_co, F_co]):
         ...
 
 
+def prepare(recipe: Callable[..., Any]) -> ForkServerContext:
+    """Start the fork server and let it import the recipe's module; returns at once, and may be called early."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([recipe.__module__])
+    with interrupts_held():
+        forkserver.ensure_running()
+    return context
+
+
 class Crew(Generic[T, R, F]):
     """`size` processes, each running the worker that `recipe(*arguments)` builds."""
 
     def __init__(self, size: int, recipe: Callable[..., Worker[T, R, F]], *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._processes: dict[Connection, SpawnProcess] = {}
+        context = prepare(recipe)
+        self._processes: dict[Connection, ForkServerProcess] = {}
         self._waiting: dict[Connection, int] = {}
         for _ in range(size):
             ours, theirs = context.Pipe()

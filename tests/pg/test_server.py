@@ -14,10 +14,10 @@ from tests.servers import pg_versions
 
 from pgkeep.errors import Fault
 from pgkeep.pg import instance
-from pgkeep.pg.facts import XidSnapshot
 from pgkeep.pg.inventory import Database
 from pgkeep.pg.server import Server, connect
 from pgkeep.values.lsn import Lsn
+from pgkeep.values.xid import XidSnapshot
 
 ENDS = pg_versions("oldest", "newest")
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from pgkeep.catalog.walfacts import fold
 from pgkeep.errors import Fault
-from pgkeep.pg.facts import XidSnapshot
 from pgkeep.pg.waldump import TransactionEnd
 from pgkeep.restore.choice import Choice, choose
 from pgkeep.restore.stops import Stop, is_over, last_segment, settle, sought
 from pgkeep.restore.target import Target, TargetKind
 from pgkeep.values.lsn import Lsn
+from pgkeep.values.xid import XidSnapshot
 from tests.restore.lineages import SIZE, at, backup, end, point, scanned, view
 
 BACKUP = backup(1, 2, minutes=0)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-from pgkeep.app.place import APPLICATION, Place
+from pgkeep.app.place import APPLICATION, Place, available_processors
 from pgkeep.backup.job import BackupRequest, BackupResult, run_backup
 from pgkeep.backup.source import check_local, check_settings, scan_complete
 from pgkeep.backup.tasks import content_length
@@ -51,11 +50,6 @@ def backup_request(place: Place, choices: BackupChoices) -> BackupRequest:
         level=settings.compression_level,
         archive_timeout=settings.archive_timeout.total_seconds() if timeout is None else timeout,
     )
-
-
-def available_processors() -> int:
-    """Cores that this process may use (a container may have fewer than the machine)."""
-    return len(os.sched_getaffinity(0))
 
 
 def plan_backup(place: Place, choices: BackupChoices) -> BackupPlan:

@@ -89,7 +89,7 @@ def initialise(request: InitRequest, clock: Clock, announce: Announce = silent) 
         cluster_uuid=cluster.uuid if cluster else None,
         made_repository=made,
         registered=registered,
-        adoption=_adoption(request, repository, facts, clock) if cluster and repository else None,
+        adoption=_adoption(request, repository, connection, facts, clock) if cluster and repository else None,
         setup=plan_setup(facts, command, missing_grants(connection, APPLICATION)),
     )
 
@@ -207,7 +207,9 @@ def _other_server(request: InitRequest, named: Cluster, facts: ServerFacts) -> F
     )
 
 
-def _adoption(request: InitRequest, repository: Repository, facts: ServerFacts, clock: Clock) -> Adoption | None:
+def _adoption(
+    request: InitRequest, repository: Repository, connection: str, facts: ServerFacts, clock: Clock
+) -> Adoption | None:
     """Take over the timeline's claim, where that was asked for; usage when the data directory is elsewhere."""
     if not request.adopt or request.dry_run:
         return None
@@ -217,4 +219,6 @@ def _adoption(request: InitRequest, repository: Repository, facts: ServerFacts, 
             f"--adopt needs the data directory {facts.data_directory}, which this host or account cannot read",
             hint="run it on the server's host, as the server's account",
         )
-    return adopt(repository, facts.data_directory, clock, timeline=facts.timeline)
+    with server.connect(connection, APPLICATION) as session:
+        position = session.wal_position()
+    return adopt(repository, facts.data_directory, clock, timeline=facts.timeline, position=position)

@@ -51,3 +51,8 @@ def patient(store: Store, clock: Clock, announce: Announce = silent) -> Store:
 def _chance() -> float:
     """Uniform in [0, 1); the module `random` would cost `wal push` more to import than this."""
     return int.from_bytes(os.urandom(4)) / (1 << 32)
+
+
+def available_processors() -> int:
+    """Cores that this process may use (a container may have fewer than the machine)."""
+    return len(os.sched_getaffinity(0))

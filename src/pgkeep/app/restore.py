@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pgkeep.app.place import Place
 from pgkeep.clock import Clock
+from pgkeep.crew import prepare
 from pgkeep.errors import Fault
 from pgkeep.events import Announce
 from pgkeep.pg.account import Account, can_run
@@ -19,6 +20,7 @@ from pgkeep.restore.plan import RestorePlan
 from pgkeep.restore.settings import Action
 from pgkeep.restore.start import Recovered, start_restored
 from pgkeep.restore.target import Target, TargetKind, parse_target_lsn, parse_target_xid
+from pgkeep.restore.worker import RestoreWorker
 from pgkeep.values.ids import BackupId
 
 
@@ -49,6 +51,11 @@ class RestoreChoices:
     port: int | None = None
     bindir: Path | None = None
     processes: int = 1
+
+
+def get_ready() -> None:
+    """Let the workers' imports run beside the planning."""
+    prepare(RestoreWorker)
 
 
 def plan(place: Place, choices: RestoreChoices, announce: Announce) -> PreparedRestore:

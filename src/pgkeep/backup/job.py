@@ -30,7 +30,7 @@ from pgkeep.backup.tasks import Task, content_length, is_copied_apart, plan_task
 from pgkeep.backup.walwait import read_history, wait_for_archive
 from pgkeep.backup.worker import BackupWorker, PlacedExtent, RunResult, TaskResult, WorkerSettings
 from pgkeep.clock import Clock
-from pgkeep.crew import Crew
+from pgkeep.crew import Crew, prepare
 from pgkeep.errors import Fault
 from pgkeep.events import Announce, Phase, Progress, Warned
 from pgkeep.format import names
@@ -85,6 +85,7 @@ def run_backup(
     Faults: postgres-*, datadir-*, cluster-mismatch, backup-invalidated, wal-not-archived, wal-differs, worker-died,
     io, and those of the store.
     """
+    prepare(BackupWorker)  # its imports run beside the connecting and the checkpoint
     refuse_unknown_features(cluster.repository.store, "write")
     with ExitStack() as stack:
         server = stack.enter_context(connect(request.connection))

@@ -36,6 +36,14 @@ def is_wal_get(argv: Sequence[str]) -> bool:
     return "wal" in argv and "get" in argv[argv.index("wal") + 1 :]
 
 
+def version() -> int:
+    """`pgkeep --version`: a restore asks it of the restored server's account, so it is quick too."""
+    from pgkeep import __version__
+
+    print(f"pgkeep {__version__}")
+    return 0
+
+
 def parse(argv: Sequence[str]) -> WalCall | None:
     """The call, or None for anything that click should answer."""
     words: list[str] = []

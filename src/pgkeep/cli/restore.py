@@ -61,14 +61,15 @@ def command(session: Session, /, **given: Any) -> int:
     Nothing else is written: no running server, no original tablespace, no production setting is touched. The restored
     server archives nothing and listens on its own socket alone.
     """
-    from pgkeep.app.backup import available_processors
-    from pgkeep.app.place import open_place
-    from pgkeep.app.restore import carry_out, plan
+    from pgkeep.app.place import available_processors, open_place
+    from pgkeep.app.restore import carry_out, get_ready, plan
     from pgkeep.cli.render.restoring import plan_text, result_json, result_text
 
     out, settings = session.out, session.settings()
     place = open_place(settings, session.selection, session.around.clock, out.announce)
     choices = _choices(session, settings, given, place.settings.processes or available_processors())
+    if not session.options.dry_run:
+        get_ready()
     prepared = plan(place, choices, out.announce)
     if session.options.dry_run:
         out.answer("restore", {"dry_run": True, "plan": prepared.plan.as_json()}, lambda: plan_text(prepared.plan))

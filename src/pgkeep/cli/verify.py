@@ -23,8 +23,7 @@ def command(session: Session, processes: int | None) -> int:
 
     Damage is reported for each backup that it costs, and the exit status is 14. The server is not touched.
     """
-    from pgkeep.app.backup import available_processors
-    from pgkeep.app.place import open_place
+    from pgkeep.app.place import available_processors, open_place
     from pgkeep.app.verify import verify
     from pgkeep.cli.render.verification import report_json, report_text
 

@@ -16,6 +16,7 @@ from datetime import datetime
 from pgkeep.errors import Fault
 from pgkeep.pg.session import Session, as_text
 from pgkeep.values.lsn import Lsn
+from pgkeep.values.xid import XidSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +108,6 @@ class ArchiverState:
     failed_count: int
     last_failed_wal: str
     last_failed_time: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class XidSnapshot:
-    """pg_current_snapshot(): 64-bit transaction ids; every xid < xmin is over, none >= xmax had begun."""
-
-    xmin: int
-    xmax: int
-    in_progress: tuple[int, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> XidSnapshot:
-        """Read 'xmin:xmax:xip,xip' (func.sgml, pg_snapshot); ValueError otherwise."""
-        xmin, xmax, running = text.split(":")
-        return cls(int(xmin), int(xmax), tuple(int(xid) for xid in running.split(",") if xid))
-
-    def __str__(self) -> str:
-        return f"{self.xmin}:{self.xmax}:{','.join(map(str, self.in_progress))}"
 
 
 # In recovery there is no insertion point to ask; the control file knows the newest timeline replayed.

@@ -20,7 +20,6 @@ from pgkeep.pg.facts import (
     ArchiverState,
     Identity,
     ServerFacts,
-    XidSnapshot,
     read_archiver,
     read_facts,
     read_identity,
@@ -41,6 +40,7 @@ from pgkeep.pg.inventory import (
 from pgkeep.pg.programs import NEWEST_MAJOR, OLDEST_MAJOR
 from pgkeep.pg.session import Session, as_text
 from pgkeep.values.lsn import Lsn
+from pgkeep.values.xid import XidSnapshot
 
 _PREREQUISITE = "55000"  # object_not_in_prerequisite_state
 

@@ -16,7 +16,6 @@ from pgkeep.events import Announce, Noted, Phase, Warned
 from pgkeep.format import names
 from pgkeep.format.manifest import EntryType, ManifestInfo
 from pgkeep.pg.account import Account
-from pgkeep.pg.facts import XidSnapshot
 from pgkeep.pg.instance import free_port
 from pgkeep.pg.programs import Programs
 from pgkeep.repo.backups import Manifest, backup_ids, read_info, read_manifest
@@ -41,6 +40,7 @@ from pgkeep.restore.target import Target, TargetKind
 from pgkeep.values.ids import BackupId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.recovery import FILE_NAME, RecoveryLineage
+from pgkeep.values.xid import XidSnapshot
 
 _SOCKET_NAME: Final = "/.s.PGSQL.65535"
 _SUN_PATH_MAX: Final = 107

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pgkeep.catalog.continuity import Gap
 from pgkeep.catalog.walfacts import Sought, WalScan
 from pgkeep.errors import Fault
-from pgkeep.pg.facts import XidSnapshot
 from pgkeep.pg.waldump import TransactionEnd
 from pgkeep.restore.choice import Candidate, Choice
 from pgkeep.restore.moment import show_moment
 from pgkeep.restore.target import Target, TargetKind
 from pgkeep.values.lsn import Lsn
+from pgkeep.values.xid import XidSnapshot
 
 _XID_MASK = 0xFFFFFFFF
 
