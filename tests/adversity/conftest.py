@@ -2,7 +2,7 @@
 
     before | backup, row 1 | first | row 2 | second, point 'two' | backup, row 3 | third | the archived WAL ends
 
-`past.kept` and its repository are never changed: `aside` gives a copy of the repository with a configuration of its own.
+`past.kept` and its repository never change: `aside` gives a copy of the repository, with a configuration of its own.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import stat as modes
 from dataclasses import dataclass
-from typing import Final
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
@@ -24,11 +23,9 @@ from pgkeep.repo.repository import Entropy, Repository
 from pgkeep.repo.walarchive import WalArchive, archive_of
 from pgkeep.store import files
 from pgkeep.values.lsn import Lsn
-from pgkeep.values.wal import MAX_SEGMENT_SIZE, History, WalFileKind, timeline_of, wal_file_kind
+from pgkeep.values.wal import MAX_SEGMENT_SIZE, WalFileKind, timeline_of, wal_file_kind
 from pgkeep.wal.claims import Instance, claimed_by_other, foreign_claim, read_instance
-
-MAX_TEXT: Final = 16 << 20
-"""Bytes of a .history or .backup file at most; real ones have some hundred."""
+from pgkeep.wal.history import MAX_TEXT, check_history, refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,7 @@ def push(
     name = os.path.basename(path)
     kind = wal_file_kind(name)
     if kind is None:
-        raise _refused(name, "it is not WAL", "archive_command's %p names segments, .partial, .history and .backup")
+        raise refused(name, "it is not WAL", "archive_command's %p names segments, .partial, .history and .backup")
     instance = read_instance(data_directory, entropy)
     archive = _archive(repository, instance.control)
     judged = _judge(kind, name, _read_unchanged(path), instance.control)
@@ -95,33 +92,23 @@ def _judge(kind: WalFileKind, name: str, content: bytes, control: ControlFile) -
     if kind in (WalFileKind.SEGMENT, WalFileKind.PARTIAL):
         return _judge_segment(kind, name, content, control)
     if not content or len(content) > MAX_TEXT:
-        raise _refused(name, f"it has {len(content)} bytes", f"a {kind.value} file is a short text")
+        raise refused(name, f"it has {len(content)} bytes", f"a {kind.value} file is a short text")
     if kind is WalFileKind.HISTORY:
-        _check_history(name, content)
+        check_history(name, content)
     elif not content.startswith(b"START WAL LOCATION: "):
-        raise _refused(name, "it does not begin with START WAL LOCATION", "PostgreSQL's backup history files do")
+        raise refused(name, "it does not begin with START WAL LOCATION", "PostgreSQL's backup history files do")
     return _Judged(content)
 
 
 def _judge_segment(kind: WalFileKind, name: str, content: bytes, control: ControlFile) -> _Judged:
     if len(content) != control.wal_segment_size:
-        raise _refused(name, f"it has {len(content)} bytes", f"this server's segments have {control.wal_segment_size}")
+        raise refused(name, f"it has {len(content)} bytes", f"this server's segments have {control.wal_segment_size}")
     segment = check_segment(parse_header(content[:LONG_HEADER_SIZE]), name, len(content), control.system_identifier)
     start = segment.start(control.wal_segment_size)
     if kind is WalFileKind.SEGMENT:
         return _Judged(content, start)
     flush = valid_until(lambda offset, length: content[offset : offset + length])
     return _Judged(content[: flush - start], start, flush)
-
-
-def _check_history(name: str, content: bytes) -> None:
-    timeline = timeline_of(name)
-    try:
-        history = History.parse(timeline, content.decode("utf-8", "replace"))
-    except ValueError as error:
-        raise _refused(name, f"it is no timeline history ({error})", "PostgreSQL could not read it") from None
-    if not history.switches:
-        raise _refused(name, f"it says of no timeline that {timeline} comes from it", "PostgreSQL writes at least one")
 
 
 def _check_claim(archive: WalArchive, name: str, judged: _Judged, instance: Instance, clock: Clock) -> None:
@@ -139,7 +126,7 @@ def _read_unchanged(path: str) -> bytes:
             before = os.fstat(descriptor)
             if not modes.S_ISREG(before.st_mode) or before.st_size > MAX_SEGMENT_SIZE:
                 found = f"it is no regular file of at most {MAX_SEGMENT_SIZE} bytes"
-                raise _refused(os.path.basename(path), found, "every file of pg_wal is one")
+                raise refused(os.path.basename(path), found, "every file of pg_wal is one")
             content = files.read_range(descriptor, 0, before.st_size)
             after = os.fstat(descriptor)
         finally:
@@ -152,17 +139,9 @@ def _read_unchanged(path: str) -> bytes:
             path=path,
         ) from error
     if len(content) != before.st_size or _stamp(before) != _stamp(after):
-        raise _refused(os.path.basename(path), "it changed while it was read", "a finished WAL file stays as it is")
+        raise refused(os.path.basename(path), "it changed while it was read", "a finished WAL file stays as it is")
     return content
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def _refused(name: str, found: str, expected: str) -> Fault:
-    return Fault(
-        "wal-refused",
-        f"{name!r} is not archived: {found}, but {expected}",
-        hint="archive_command should be: pgkeep --config FILE wal push %p",
-    )
