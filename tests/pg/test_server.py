@@ -67,7 +67,7 @@ def test_facts_of_an_unusual_cluster(cluster: MakeCluster) -> None:
 def test_a_role_with_few_rights_is_told_the_grant(shared_cluster: Cluster) -> None:
     shared_cluster.sql('DROP ROLE IF EXISTS "no body"')
     shared_cluster.sql('CREATE ROLE "no body" LOGIN')
-    with connect(shared_cluster.instance.conninfo(user="'no body'")) as server:
+    with connect(shared_cluster.instance.conninfo(user="no body")) as server:
         with pytest.raises(Fault) as caught:
             server.facts()
         assert caught.value.code == "postgres-rights"
