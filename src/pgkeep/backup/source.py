@@ -31,6 +31,8 @@ STARTING_TIME: Final = 600
 def check_local(facts: ServerFacts) -> None:
     """The data directory is here, readable, and the one of the server that we are connected to."""
     directory = facts.data_directory
+    if _is_missing(os.path.join(directory, CONTROL_FILE)):
+        raise _not_this_server(directory, "it is not there")
     control = read_control(os.path.join(directory, CONTROL_FILE))
     running = read_postmaster(Path(directory))
     if control.system_identifier != facts.system_identifier:
@@ -45,6 +47,17 @@ def check_local(facts: ServerFacts) -> None:
             "postgres-version",
             f"the server was built with a block size of {facts.block_size}, pgkeep knows {BLCKSZ}",
         )
+
+
+def _is_missing(path: str) -> bool:
+    """True only when the path is known not to be there; what may not be looked at is for its reader to say."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _not_this_server(directory: str, found: str) -> Fault:
@@ -74,6 +87,12 @@ def check_settings(facts: ServerFacts) -> None:
             "postgres-settings",
             "archive_mode is off: without its WAL no backup can be restored",
             hint="pgkeep init prints the statements that are missing; archive_mode needs a restart",
+        )
+    if facts.archive_command in ("", "(disabled)") and not facts.archive_library:
+        raise Fault(
+            "postgres-settings",
+            "archive_command is empty: no WAL would reach the repository",
+            hint="pgkeep init prints the statement that sets it",
         )
     if not facts.full_page_writes:
         raise Fault(

@@ -31,7 +31,8 @@ def parse(text: str, path: str, overrides: Mapping[str, str] | None = None) -> S
     try:
         top = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Fault("config-invalid", f"{path}: not TOML: {_lowered(str(error))}", path=path) from None
+        hint = "mend that line; pgkeep init writes an example into a new file (--config FILE)"
+        raise Fault("config-invalid", f"{path}: not TOML: {_lowered(str(error))}", hint=hint, path=path) from None
     reading.refuse_unknown(top, ("repository", "cluster"), keys.LATER_TOP, "")
     repositories = reading.repositories(top)
     clusters = reading.clusters(top)

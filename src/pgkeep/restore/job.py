@@ -117,6 +117,7 @@ def plan_restore(cluster: Cluster, request: RestoreRequest, announce: Announce) 
     surveyed = survey(cluster, settled.manifest)
     spaces = _spaces(settled.manifest, directory, request)
     preflight.check_tablespaces(spaces)
+    preflight.check_outside([directory, *(os.path.realpath(space.target) for space in spaces)])
     plan = _plan(request, directory, settled, surveyed, spaces)
     preflight.check_space(plan.volumes)
     for warning in plan.warnings:
@@ -295,7 +296,9 @@ def _lineage(settled: _Settled) -> RecoveryLineage:
     cluster = settled.cluster
     system_id = settled.candidate.info.system_id
     size, history = settled.choice.size, settled.choice.history
-    return RecoveryLineage(cluster.repository.id, cluster.uuid, system_id, size, history)
+    reached = settled.candidate.reach
+    last = reached.last + (reached.partial is not None)
+    return RecoveryLineage(cluster.repository.id, cluster.uuid, system_id, size, history, last)
 
 
 def _modes(manifest: Manifest) -> list[int]:

@@ -1,7 +1,8 @@
 """What must be true of this machine before a restore writes anything: looked at here, judged by code without I/O.
 
-1. The target is absent or an empty directory, and so is every tablespace's.  Nothing is ever emptied on behalf of the
-   user; the way out is a rename, because the old directory may be the last copy of something.
+1. The target is absent or an empty directory, and so is every tablespace's; none lies within another cluster.  Nothing
+   is ever emptied on behalf of the user; the way out is a rename, because the old directory may be the last copy of
+   something.
 2. No server runs on the target, and none links a directory that a tablespace would go to.
 3. There is room on every file system that is written to.
 4. PostgreSQL's programs are of the backup's major version: a physical copy starts with no other.
@@ -10,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -84,6 +85,32 @@ def _names_in(directory: str) -> list[str]:
         raise Fault(
             "io", f"{directory} cannot be read ({error.strerror})", hint="run pgkeep as root or as its owner"
         ) from error
+
+
+def check_outside(paths: Iterable[str], servers: RunningServers | None = None) -> None:
+    """`target-unsafe` for a path (absolute, links resolved) within a data directory, or a tablespace that is in use."""
+    in_use = tablespaces_in_use(servers or running_servers())
+    for path in paths:
+        for above in _parents(path):
+            if os.path.lexists(os.path.join(above, "PG_VERSION")):
+                raise _within(path, f"the data directory {above}")
+            if above in in_use:
+                raise _within(path, f"{above}, a tablespace of the running server on {in_use[above]}")
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path != (above := os.path.dirname(path)):
+        yield above
+        path = above
+
+
+def _within(path: str, what: str) -> Fault:
+    return Fault(
+        "target-unsafe",
+        f"{path} lies within {what}",
+        hint="name a directory outside of every cluster's files",
+        path=path,
+    )
 
 
 def check_tablespaces(spaces: Iterable[MappedTablespace], servers: RunningServers | None = None) -> None:
