@@ -183,6 +183,8 @@ class Crew(Generic[T, R, F]):
     def _died(self, connection: Connection) -> Fault:
         process = self._processes[connection]
         process.join(5)
+        if process.exitcode == -signal.SIGTERM:
+            return Fault("interrupted", "a worker process was terminated", hint="run the command again")
         return Fault(
             "worker-died",
             f"a worker process ended unexpectedly (exit code {process.exitcode})",

@@ -149,6 +149,18 @@ def test_an_archived_history_is_seen_at_once(failover: Failover, along_two: Reco
     assert along_two.found("00000003.history") == text
 
 
+def test_what_was_archived_after_the_plan_is_not_served(failover: Failover, along_two: Recovery) -> None:
+    """It may create a tablespace where a running server has one: the plan has not seen it."""
+    assert along_two.lineage is not None
+    names = [path.name for path in failover.segments(2)]
+    known = Segment.parse(names[0], SIZE).number
+    bounded = replace(along_two, lineage=replace(along_two.lineage, last_segment=known))
+    assert bounded.found(names[0])
+    outcome = bounded.ask(names[1])
+    assert outcome.status is GetStatus.MISSING
+    assert "after this restore was planned" in outcome.notes[0]
+
+
 @pytest.mark.parametrize("name", ["", "RECOVERYXLOG", "000000010000000000000001.partial", "pg_control", "../x"])
 def test_names_that_recovery_does_not_ask_for(along_two: Recovery, name: str) -> None:
     assert along_two.fault(name).code == "wal-refused"

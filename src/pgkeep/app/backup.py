@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from pgkeep.app.place import APPLICATION, Place, available_processors
 from pgkeep.backup.job import BackupRequest, BackupResult, run_backup
@@ -13,6 +14,11 @@ from pgkeep.config.settings import Checkpoint
 from pgkeep.events import Announce
 from pgkeep.pg.datadir import EntryType
 from pgkeep.pg.server import connect
+from pgkeep.store.local import LocalStore
+from pgkeep.store.open import open_store
+
+LEFTOVER_AGE: Final = 24 * 3600.0
+"""Seconds for which nobody wrote to an unfinished object before it counts as left by a dead process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +74,8 @@ def plan_backup(place: Place, choices: BackupChoices) -> BackupPlan:
 
 
 def backup(place: Place, choices: BackupChoices, clock: Clock, announce: Announce) -> BackupResult:
-    """Faults of `run_backup`."""
+    """Faults of `run_backup`.  What killed uploads left in the store is taken away first."""
+    store = open_store(place.repository.store.url)
+    if isinstance(store, LocalStore):
+        store.remove_leftovers(LEFTOVER_AGE)
     return run_backup(place.cluster, backup_request(place, choices), clock, announce)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 
 from pgkeep.app.place import Place
@@ -16,13 +18,25 @@ from pgkeep.events import Announce
 def verify(place: Place, processes: int, clock: Clock, announce: Announce) -> VerifyReport:
     """Damage is in the report; faults are those of the store."""
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(processes, context)
+    executor = ProcessPoolExecutor(processes, context, initializer=_end_with_the_parent)
     try:
         with interrupts_held():
             executor.submit(_start).result()  # the first task starts all processes
         return verification.verify(place.cluster, executor, clock, announce)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_the_parent() -> None:
+    """A pool's workers hold their own queue open: they would wait for ever for a parent that was killed."""
+    threading.Thread(target=_wait_for_the_parent, daemon=True).start()
+
+
+def _wait_for_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _start() -> None:

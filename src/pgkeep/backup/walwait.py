@@ -72,13 +72,9 @@ def not_archived(name: str, timeout: float, state: ArchiverState) -> Fault:
 def compare_with_server(archive: WalArchive, segment: Segment, wal_directory: str, clock: Clock) -> None:
     """The archived segment must be the server's own, and durable; one that the server recycled meanwhile passes."""
     name = segment.name(archive.segment_size)
-    try:
-        with open(os.path.join(wal_directory, name), "rb") as file:
-            content = file.read(archive.segment_size + 1)
-    except FileNotFoundError:
+    content = _read_own(os.path.join(wal_directory, name), archive.segment_size)
+    if content is None:
         return
-    except OSError as error:
-        raise Fault("io", f"cannot read {os.path.join(wal_directory, name)}: {error.strerror}") from error
     if not archive.holds(name, content, segment.start(archive.segment_size)):
         raise Fault(
             "wal-differs",
@@ -89,6 +85,19 @@ def compare_with_server(archive: WalArchive, segment: Segment, wal_directory: st
     if not os.path.exists(os.path.join(wal_directory, "archive_status", f"{name}.done")):
         # Its push has not returned: an object may be seen before it is durable, but not refuse a put (store/port.py).
         archive.put(name, content, segment.start(archive.segment_size), clock)
+
+
+def _read_own(path: str, size: int) -> bytes | None:
+    """The server's own segment; None when it was recycled, also while it was being read."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(size + 1)
+            same = os.fstat(file.fileno()).st_ino == os.stat(path).st_ino
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Fault("io", f"cannot read {path}: {error.strerror}") from error
+    return content if same else None
 
 
 def read_history(archive: WalArchive, timeline: int, wal_directory: str) -> bytes:

@@ -26,6 +26,10 @@ def incarnations(cluster: ClusterUuid) -> str:
     return f"{cluster}/incarnations/"
 
 
+def packs(cluster: ClusterUuid) -> str:
+    return f"{cluster}/packs/"
+
+
 def pack(cluster: ClusterUuid, pack_id: ObjectId) -> str:
     return f"{cluster}/packs/{pack_id}"
 

@@ -10,7 +10,7 @@ from pgkeep.errors import Fault
 from pgkeep.format import names
 from pgkeep.format.header import ObjectType, expect_header
 from pgkeep.format.limits import DIRECTORY_HEAD_LENGTH, HEADER_LENGTH
-from pgkeep.format.manifest import Entry, Inner, ManifestInfo, Outer, SeenManifest
+from pgkeep.format.manifest import Entry, Inner, ManifestInfo, Outer, PackRef, SeenManifest
 from pgkeep.format.manifestcodec import ManifestReader, encode_manifest
 from pgkeep.format.section import directory_length
 from pgkeep.repo.repository import Cluster, refuse_unknown_features
@@ -37,14 +37,30 @@ def backup_ids(cluster: Cluster) -> list[BackupId]:
 def write_backup(cluster: Cluster, outer: Outer, inner: Inner, entries: Iterable[Entry], clock: Clock) -> BackupId:
     """Create the manifest: from this moment on the backup exists.  Everything it names must be durable.
 
-    format-unsupported when another pgkeep has since brought rules for writers that this one does not know.
+    format-unsupported when another pgkeep has since brought rules for writers that this one does not know,
+    backup-invalidated when a pack has gone meanwhile.
     """
     refuse_unknown_features(cluster.repository.store, "write")
+    _check_packs(cluster, outer.packs)
     backup = BackupId(outer.info.backup)
     key = names.backup(cluster.uuid, backup)
     header = cluster.repository.header(ObjectType.MANIFEST, key, clock)
     cluster.repository.store.put(key, encode_manifest(header, outer, inner, entries))
     return backup
+
+
+def _check_packs(cluster: Cluster, packs: Iterable[PackRef]) -> None:
+    """Every pack is there with its size: a store that was swapped under a running backup must not get its manifest."""
+    prefix = names.packs(cluster.uuid)
+    sizes = {stat.key: stat.size for stat in cluster.repository.store.list(prefix)}
+    for pack in packs:
+        key = names.pack(cluster.uuid, pack.id)
+        if sizes.get(key) != pack.footer.object_length:
+            raise Fault(
+                "backup-invalidated",
+                f"{key} was written and is not in the store any more with its {pack.footer.object_length} bytes",
+                hint="check that the repository's file system stayed mounted, then back up again",
+            )
 
 
 def read_info(cluster: Cluster, backup: BackupId) -> ManifestInfo:

@@ -27,6 +27,9 @@ class RecoveryLineage:
     segment_size: int
     history: History
     """Of the target timeline."""
+    last_segment: int | None = None
+    """Number of the last segment that the plan knew: what was archived later has not been looked at, and is not
+    replayed (it may hold CREATE TABLESPACE with a running server's path).  None: no bound."""
 
     def encode(self) -> str:
         """JSON text, schema 1."""
@@ -40,6 +43,7 @@ class RecoveryLineage:
                 "segment_size": self.segment_size,
                 "timeline": self.history.timeline,
                 "switches": switches,
+                "last_segment": self.last_segment,
             },
             indent=1,
         )
@@ -58,6 +62,7 @@ class RecoveryLineage:
                 int(fields["system_id"]),
                 int(fields["segment_size"]),
                 History(int(fields["timeline"]), switches),
+                None if fields["last_segment"] is None else int(fields["last_segment"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a recovery lineage ({error!r})") from None

@@ -81,7 +81,7 @@ def get(
         )
     archive = _archive_of_lineage(repository, lineage) if lineage else _archive_of_directory(repository, data_directory)
     if kind is WalFileKind.SEGMENT:
-        return _get_segment(archive, name, destination, lineage.history if lineage else None)
+        return _get_segment(archive, name, destination, lineage)
     type_ = ObjectType.WAL_HISTORY if kind is WalFileKind.HISTORY else ObjectType.WAL_BACKUP_LABEL
     key = archive.key(name)
     try:
@@ -120,7 +120,8 @@ def _foreign(expected: str, found: str) -> Fault:
     )
 
 
-def _get_segment(archive: WalArchive, name: str, destination: str, history: History | None) -> GetOutcome:
+def _get_segment(archive: WalArchive, name: str, destination: str, lineage: RecoveryLineage | None) -> GetOutcome:
+    history = lineage.history if lineage else None
     try:
         segment = Segment.parse(name, archive.segment_size)
     except ValueError as error:
@@ -135,9 +136,18 @@ def _get_segment(archive: WalArchive, name: str, destination: str, history: Hist
         if _precedes_its_timeline(archive, segment, history):
             return GetOutcome(GetStatus.MISSING, name)
         _check_gap(archive, segment, history)
+        if _is_beyond(lineage, segment):
+            return GetOutcome(GetStatus.MISSING, name)
         return _get_partial(archive, segment, destination, history)
+    if _is_beyond(lineage, segment):
+        return GetOutcome(GetStatus.MISSING, name, notes=(f"{name} was archived after this restore was planned",))
     write_durably(destination, content)
     return GetOutcome(GetStatus.FOUND, name, archive.key(name))
+
+
+def _is_beyond(lineage: RecoveryLineage | None, segment: Segment) -> bool:
+    """True for WAL that the plan did not know: nobody has looked at which tablespaces it would create, and where."""
+    return lineage is not None and lineage.last_segment is not None and segment.number > lineage.last_segment
 
 
 def _check_branch(segment: Segment, name: str, history: History, size: int) -> None:
