@@ -68,6 +68,13 @@ def test_a_fault_as_json(pgkeep: Run, verb: dict[str, object]) -> None:
     assert ran.lines == [{"schema": 1, "error": error}]
 
 
+def test_no_verb_at_all_shows_the_help(pgkeep: Run) -> None:
+    ran = pgkeep()
+    assert ran.status == 2
+    assert ran.err.startswith("Usage: pgkeep")
+    assert "error" not in ran.err.splitlines()[0]
+
+
 def test_verbose_says_where(pgkeep: Run, verb: dict[str, object]) -> None:
     verb["act"] = raising(Fault("locked", "it is locked", key="a/b"))
     assert "key: a/b" in pgkeep("probe", "-v").err

@@ -91,6 +91,9 @@ def _run(argv: Sequence[str], session: Session) -> int:
     except (KeyboardInterrupt, click.Abort):
         session.out.fail(Fault("interrupted", "interrupted; earlier backups are as they were"))
         return EXIT_INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        session.around.stderr.write(f"{error.format_message()}\n")
+        return EXIT_USAGE
     except click.ClickException as error:
         session.out.fail(_usage(error))
         return EXIT_USAGE
