@@ -170,7 +170,8 @@ class DirectoryBackup:
 
     def _store(self, writer: PackWriter, path: bytes, unit: Unit, content: memoryview) -> list[Placed]:
         size = PAGE if unit is Unit.PAGES else 1
-        step = (self.scatter or (2 << 20) // size) * size
+        # Bytes in larger extents: a file of a megabyte would be a million of them.
+        step = (self.scatter or (2 << 20) // size) * (size if unit is Unit.PAGES or not self.scatter else 500)
         starts = list(range(0, len(content), step))
         if self.scatter:
             starts.sort(key=lambda start: (start * 2654435761) % 1000003)
