@@ -122,7 +122,9 @@ def _rebuild(code: str, message: str, hint: str, context: dict[str, Any]) -> Fau
 class Damaged(Fault):
     """Bytes of the repository that are not what the format says; always names the object."""
 
-    def __init__(self, obj: str, message: str, *, hint: str = "", **context: Any) -> None:
+    HINT: Final = "pgkeep verify shows everything that is damaged; put this object back from a copy of the repository"
+
+    def __init__(self, obj: str, message: str, *, hint: str = HINT, **context: Any) -> None:
         super().__init__("format-damaged", f"{obj}: {message}", hint=hint, object=obj, **context)
         self.object = obj
         self._args = (obj, message, hint, context)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 from pgkeep.catalog.timelines import parse_history, read_timelines
 from pgkeep.catalog.walfacts import WalScan, merge
 from pgkeep.catalog.walscan import scan
-from pgkeep.errors import Fault
+from pgkeep.errors import Damaged, Fault
 from pgkeep.events import Announce, Noted, Phase, Warned
 from pgkeep.format import names
 from pgkeep.format.manifest import EntryType, ManifestInfo
@@ -45,6 +46,8 @@ from pgkeep.values.xid import XidSnapshot
 _SOCKET_NAME: Final = "/.s.PGSQL.65535"
 _SUN_PATH_MAX: Final = 107
 _PREFETCHES_SINCE: Final = 15
+_UNREADABLE: Final = frozenset({"format-damaged", "format-unsupported", "backup-unknown"})
+"""Faults of a manifest alone; the last when it was deleted since it was listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +101,13 @@ class _Settled:
 
 def server_zone(cluster: Cluster) -> str:
     """The time zone of the server as its newest backup knows it; 'UTC' without a backup.  For reading times."""
-    known = backup_ids(cluster)
-    return read_manifest(cluster, known[-1]).inner.server.timezone if known else "UTC"
+    for backup in reversed(backup_ids(cluster)):
+        try:
+            return read_manifest(cluster, backup).inner.server.timezone
+        except Fault as fault:
+            if fault.code not in _UNREADABLE:
+                raise
+    return "UTC"
 
 
 def plan_restore(cluster: Cluster, request: RestoreRequest, announce: Announce) -> PreparedRestore:
@@ -114,7 +122,8 @@ def plan_restore(cluster: Cluster, request: RestoreRequest, announce: Announce) 
     preflight.check_directory(directory)
     announce(Phase("plan", "choosing the backup and the WAL for the target"))
     settled = _Search(cluster, request, announce).run()
-    surveyed = survey(cluster, settled.manifest)
+    with _pointing_at_other_backups():
+        surveyed = survey(cluster, settled.manifest)
     spaces = _spaces(settled.manifest, directory, request)
     preflight.check_tablespaces(spaces)
     preflight.check_outside([directory, *(os.path.realpath(space.target) for space in spaces)])
@@ -138,16 +147,26 @@ def carry_out(prepared: PreparedRestore, announce: Announce) -> int:
     """Write the files of a plan; bytes written.  The directory is then ready to be started."""
     plan = prepared.plan
     preflight.check_directory(plan.directory)
-    written = materialise(
-        prepared.cluster,
-        prepared.manifest,
-        plan.destination(),
-        plan.overlays(),
-        processes=prepared.processes,
-        announce=announce,
-    )
+    with _pointing_at_other_backups():
+        written = materialise(
+            prepared.cluster,
+            prepared.manifest,
+            plan.destination(),
+            plan.overlays(),
+            processes=prepared.processes,
+            announce=announce,
+        )
     announce(Noted(f"restored backup {plan.backup.backup} to {plan.directory}"))
     return written
+
+
+@contextmanager
+def _pointing_at_other_backups() -> Iterator[None]:
+    try:
+        yield
+    except Damaged as damage:
+        damage.hint = "restore from another backup with --backup ID; pgkeep verify names those that are sound"
+        raise
 
 
 class _Search:
@@ -165,8 +184,9 @@ class _Search:
         choice = choose(infos, self._view(archive, infos), self._request.target, self._request.backup)
         programs = preflight.programs_for(infos[0].server_version // 10000, self._request.bindir)
         for number, candidate in enumerate(choice.candidates):
-            manifest = read_manifest(self._cluster, candidate.id)
-            if self._too_new(manifest) and number + 1 < len(choice.candidates):
+            others = number + 1 < len(choice.candidates)
+            manifest = self._manifest(candidate.id, others=others)
+            if manifest is None or (self._too_new(manifest) and others):
                 continue
             found = self._try(archive, choice, candidate, programs)
             if found is not None:
@@ -175,7 +195,7 @@ class _Search:
 
     def _infos(self) -> list[ManifestInfo]:
         """All backups of the incarnation that is meant: that of the named backup, else of the newest."""
-        known = [read_info(self._cluster, backup) for backup in backup_ids(self._cluster)]
+        known = list(self._readable())
         if not known:
             raise Fault(
                 "backup-unknown", f"cluster {self._cluster.name} has no backup", hint="take one with: pgkeep backup"
@@ -183,11 +203,43 @@ class _Search:
         base = next((info for info in known if info.backup == self._request.backup), known[-1])
         return [info for info in reversed(known) if info.system_id == base.system_id]
 
+    def _readable(self) -> Iterator[ManifestInfo]:
+        """A damaged manifest costs its own backup alone; the fault of the last one when none can be read."""
+        last: Fault | None = None
+        found = False
+        for backup in backup_ids(self._cluster):
+            try:
+                yield read_info(self._cluster, backup)
+                found = True
+            except Fault as fault:
+                self._unreadable(backup, fault)
+                last = fault
+        if last is not None and not found:
+            raise last
+
+    def _manifest(self, backup: BackupId, *, others: bool) -> Manifest | None:
+        """None for one that cannot be read, if there are others."""
+        try:
+            return read_manifest(self._cluster, backup)
+        except Fault as fault:
+            if not others:
+                raise
+            self._unreadable(backup, fault)
+            return None
+
+    def _unreadable(self, backup: BackupId, fault: Fault) -> None:
+        if backup == self._request.backup or fault.code not in _UNREADABLE:
+            raise fault
+        text = f"backup {backup} cannot be used: {fault.message}"
+        self._announce(Warned("backup-unreadable", text, "see what is damaged with: pgkeep verify"))
+
     def _view(self, archive: WalArchive, infos: list[ManifestInfo]) -> ArchiveView:
         listing = archive.listing()
         newest = infos[0]
-        key = names.backup(self._cluster.uuid, BackupId(newest.backup))
-        text = read_manifest(self._cluster, BackupId(newest.backup)).inner.wal.history
+        backup = BackupId(newest.backup)
+        manifest = self._manifest(backup, others=len(infos) > 1)
+        text = manifest.inner.wal.history if manifest is not None else b""
+        key = names.backup(self._cluster.uuid, backup)
         known = [parse_history(newest.timeline, text, key)] if text else []
         return ArchiveView(listing, read_timelines(archive, listing, known).histories)
 
