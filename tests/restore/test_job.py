@@ -338,3 +338,22 @@ def test_a_pause_at_the_end_of_the_archive_is_a_contradiction(story: Story) -> N
     with pytest.raises(Fault) as caught:
         plan_restore(story.kept.catalogue(), request(story.kept, Target.latest(), action=Action.PAUSE), silent)
     assert caught.value.code == "usage"
+
+
+def test_a_dropped_database_is_whole_before_it_was_dropped(
+    cluster: Make, server_tmp: Path, pgkeep_program: tuple[str, ...]
+) -> None:
+    """Its files are removed before the DROP commits: stopping just before that COMMIT would be too late."""
+    kept = keep(cluster, server_tmp, pgkeep_program)
+    server = kept.cluster
+    server.sql("CREATE DATABASE victim")
+    server.sql("CREATE TABLE orders AS SELECT generate_series(1, 100) AS id", dbname="victim")
+    kept.backup()
+    server.sql("INSERT INTO orders SELECT generate_series(101, 200)", dbname="victim")
+    moment = server.value("SELECT clock_timestamp()")
+    server.sql("DROP DATABASE victim")
+    kept.archive_all()
+    with recovered(kept, Target.at_time(moment)) as (_, result):
+        conninfo = f"host={result.socket_directory} port={result.port} dbname=victim user=postgres"
+        with psycopg.connect(conninfo) as connection:
+            assert connection.execute("SELECT count(*) FROM orders").fetchone() == (200,)
