@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -21,6 +22,10 @@ from pgkeep.values.ids import ClusterUuid, ObjectId
 
 READ_SIZE = 8 << 20
 """Stored bytes that one range read fetches at most (unless a single frame is larger)."""
+
+
+_PAGES: Final = int(FrameKind.PAGES)
+"""An enumeration's member is slow to look up, once a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ def verified_frame(table: FrameTable, index: int, stored: memoryview, keys: Hash
     if stored_hash(stored) != table.stored_hash[index].tobytes():
         raise Damaged(obj, f"frame {index} is damaged (its hash is wrong)")
     raw = decompress(int(table.codec[index]), stored, int(table.raw_length[index]), f"{obj} frame {index}")
-    if table.kind[index] != FrameKind.PAGES and keys.frame(raw) != table.plain_hash[index].tobytes():
+    if table.kind[index] != _PAGES and keys.frame(raw) != table.plain_hash[index].tobytes():
         raise Damaged(obj, f"frame {index} holds other content than was written (its keyed hash is wrong)")
     return raw
 
