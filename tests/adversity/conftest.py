@@ -51,7 +51,8 @@ def past(server_user: Account, pgkeep_program: tuple[str, ...]) -> Iterator[Past
     home = _server_directory(server_user)
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        yield _lived(keep(_maker(NEWEST, home, server_user, stack), home, pgkeep_program, timezone="'Europe/Moscow'"))
+        make = _maker(NEWEST, home, server_user, stack)
+        yield _lived(keep(make, home, pgkeep_program, timezone="'Europe/Moscow'", wal_segsize=1))
 
 
 def _lived(kept: Kept) -> Past:
@@ -67,7 +68,7 @@ def _lived(kept: Kept) -> Past:
 
     server.sql(f"CREATE TABLESPACE fast LOCATION '{space}'")
     server.sql("CREATE TABLE t (n int)")
-    server.sql("CREATE TABLE big TABLESPACE fast AS SELECT g, md5(g::text) FROM generate_series(1, 20000) g")
+    server.sql("CREATE TABLE big TABLESPACE fast AS SELECT g, md5(g::text) FROM generate_series(1, 40000) g")
     moment("before")
     first = kept.backup()
     server.sql("INSERT INTO t VALUES (1)")

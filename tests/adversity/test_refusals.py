@@ -68,7 +68,7 @@ def test_production_keeps_its_tablespaces(past: Past, aside: Kept) -> None:
         refused(aside, restored, "--tablespace-map", f"{past.space}={target}", code=code)
     refused(aside, restored, "--tablespace-map", "/nowhere=/tmp/x", code="usage", status=2)
     with started(aside, restored) as server:
-        assert server.value("SELECT count(*) FROM big") == 20000
+        assert server.value("SELECT count(*) FROM big") == 40000
         (place,) = server.sql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'fast'")[0]
         assert place.startswith(f"{restored}-tablespaces/")
         server.sql("UPDATE big SET md5 = ''")
@@ -78,12 +78,12 @@ def test_production_keeps_its_tablespaces(past: Past, aside: Kept) -> None:
         server.sql("CHECKPOINT")
     assert _fingerprint(past.space) == before
     with started(aside, aside.home / "again", "--tablespace-map", f"{past.space}={mapped}") as server:
-        assert server.value("SELECT count(*) FROM big") == 20000
+        assert server.value("SELECT count(*) FROM big") == 40000
         assert list(mapped.glob("PG_*/*"))
         server.sql("DROP TABLE big")
         server.sql("DROP TABLESPACE fast")
     assert _fingerprint(past.space) == before
-    assert past.kept.cluster.value("SELECT count(*) FROM big") == 20000
+    assert past.kept.cluster.value("SELECT count(*) FROM big") == 40000
 
 
 def _fingerprint(space: Path) -> list[tuple[str, int, int, bytes]]:

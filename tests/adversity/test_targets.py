@@ -47,7 +47,7 @@ def test_after_the_last_wal(past: Past, aside: Kept) -> None:
     nearest = shlex.split(error["hint"].split("--time ", 1)[1].split(";")[0])[0]
     with started(aside, target, "--time", nearest) as server:
         assert rows(server) == [1, 2, 3]
-    for what in (("--lsn", "FF/0"), ("--xid", str(past.accident + 1000)), ("--name", "three"), ("--timeline", "2")):
+    for what in (("--xid", str(past.accident + 1000)), ("--timeline", "2")):
         refused(aside, aside.home / "again", *what, code="target-unreachable", status=13)
 
 

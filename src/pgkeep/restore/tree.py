@@ -21,7 +21,7 @@ from pgkeep.errors import Fault
 
 _DIRECTORIES_OPEN: Final = 64
 _OPEN_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,10 @@ class Tree:
             self._top = os.open(root, _OPEN_DIRECTORY)
         except OSError as error:
             raise io_fault(error, root) from error
+
+    def full(self, path: bytes) -> str:
+        """The absolute path, for sentences."""
+        return os.path.join(self.root, os.fsdecode(path))
 
     def close(self) -> None:
         """Close every descriptor; the tree is of no use afterwards."""
@@ -180,7 +184,7 @@ class Tree:
             os.fchown(descriptor, self._owner.uid, self._owner.gid)
 
     def _raise(self, error: OSError, path: bytes) -> NoReturn:
-        raise io_fault(error, os.path.join(self.root, os.fsdecode(path))) from error
+        raise io_fault(error, self.full(path)) from error
 
 
 def io_fault(error: OSError, path: str) -> Fault:
@@ -189,7 +193,7 @@ def io_fault(error: OSError, path: str) -> Fault:
     if error.errno in _FULL:
         return Fault(
             "target-space", f"no room to write {path} ({said})",
-            hint="free space there, or restore to another file system", path=path,
+            hint="free space there (inodes too), raise the quota, or restore to another file system", path=path,
         )  # fmt: skip
     return Fault(
         "io", f"cannot write {path} ({said})",

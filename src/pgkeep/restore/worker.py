@@ -201,18 +201,18 @@ class RestoreWorker:
             for at in range(0, len(paths), SYNC_THREADS * 4):
                 batch = paths[at : at + SYNC_THREADS * 4]
                 # Trees are for one thread: files are opened here, and only their fsync is handed out.
-                opened = [(self._trees[root].open(path), path) for root, path in batch]
+                opened = [(self._trees[root].open(path), self._trees[root].full(path)) for root, path in batch]
                 for outcome in threads.map(_sync_one, opened):
                     if outcome is not None:
                         raise outcome
 
 
-def _sync_one(opened: tuple[int, bytes]) -> Fault | None:
+def _sync_one(opened: tuple[int, str]) -> Fault | None:
     descriptor, path = opened
     try:
         os.fsync(descriptor)
     except OSError as error:
-        return io_fault(error, os.fsdecode(path))
+        return io_fault(error, path)
     finally:
         os.close(descriptor)
     return None
@@ -251,7 +251,7 @@ class FileWriter:
             if self._size >= WRITE_SIZE // 2:
                 linux.start_writing(descriptor, self._start, self._size)
         except OSError as error:
-            raise io_fault(error, os.fsdecode(self._file.path)) from error
+            raise io_fault(error, self._trees[self._file.root].full(self._file.path)) from error
         self._taken += self._size
         self._pieces, self._size, self._number = [], 0, -1
 
@@ -276,7 +276,7 @@ class FileWriter:
             try:
                 linux.allocate(descriptor, file.size)
             except OSError as error:
-                raise io_fault(error, os.fsdecode(file.path)) from error
+                raise io_fault(error, self._trees[file.root].full(file.path)) from error
         if len(self._open) > FILES_OPEN:
             os.close(self._open.popitem(last=False)[1])
         return descriptor
