@@ -23,7 +23,7 @@ from pgkeep.pg.session import Session
 
 
 def test_the_whole_story_as_the_servers_account(pgkeep_process: Run, server_tmp: Path) -> None:
-    home = server_tmp / "demo"
+    home = server_tmp / "a demo"
     ran = pgkeep_process("demo", "--json", "--directory", str(home))
     assert ran.status == 0, ran.err + ran.out
     result = ran.result

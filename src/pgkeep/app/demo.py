@@ -22,7 +22,7 @@ from pgkeep.app.place import APPLICATION
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.pg.account import Account, give, server_account
-from pgkeep.pg.instance import InitOptions, Instance, initdb, read_postmaster, socket_directory
+from pgkeep.pg.instance import InitOptions, Instance, initdb, read_postmaster, socket_conninfo, socket_directory
 from pgkeep.pg.programs import Output, Programs, run_program
 from pgkeep.pg.runtime import command_for, server_programs
 from pgkeep.pg.session import Session
@@ -215,8 +215,7 @@ def restored_server(stage: Stage, datadir: Path) -> Iterator[Session]:
     if found is None:
         raise Fault("recovery-failed", f"no server runs on {datadir} although it was to be started")
     try:
-        conninfo = f"host={found.socket_dir} port={found.port} dbname=postgres user=postgres"
-        with Session.open(conninfo, f"{APPLICATION} demo") as session:
+        with Session.open(socket_conninfo(found.socket_dir, found.port), f"{APPLICATION} demo") as session:
             yield session
     finally:
         stage.programs.run("pg_ctl", "stop", "-D", datadir, "-m", "fast", account=stage.account)

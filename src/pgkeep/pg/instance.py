@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import string
 import subprocess
 import tempfile
 import time
@@ -36,6 +37,7 @@ _STOP_SIGNALS: dict[StopMode, signal.Signals] = {
 }
 _SUN_PATH_MAX = 107
 _POLL_SECONDS = 0.03
+_PLAIN = frozenset(string.ascii_letters + string.digits + "_-./")
 _TAIL_BYTES = 16384
 
 
@@ -164,9 +166,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
+def socket_conninfo(directory: str, port: int, dbname: str = "postgres", user: str = "postgres") -> str:
+    """A libpq connection string to the server whose socket is in `directory`."""
+    return f"host={_quoted(directory)} port={port} dbname={_quoted(dbname)} user={_quoted(user)}"
+
+
 def _quoted(value: str) -> str:
     """A value of a connection string (libpq-connect.html, 34.1.1.1); plain ones stay as they are."""
-    if value.isidentifier():
+    if value and set(value) <= _PLAIN:
         return value
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
@@ -236,7 +243,7 @@ class Instance:
 
     def conninfo(self, dbname: str = "postgres", user: str = "postgres") -> str:
         """A libpq connection string through the socket."""
-        return f"host={self.socket_dir} port={self.port} dbname={_quoted(dbname)} user={_quoted(user)}"
+        return socket_conninfo(str(self.socket_dir), self.port, dbname, user)
 
     def start(self) -> None:
         """Start the postmaster and return at once (see wait_ready).
