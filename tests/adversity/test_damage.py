@@ -58,6 +58,24 @@ def test_many_flipped_bytes(past: Past, aside: Kept) -> None:
     _flip_and_restore(aside, times=200, seed=random.randrange(1 << 30))
 
 
+def test_a_damaged_claim(past: Past, aside: Kept) -> None:
+    """Nobody can archive; verify says so, and what push says is the way out."""
+    (claim,) = aside.repository.glob("*/wal/*/*/claim")
+    segment = aside.wal()[-1]
+    server = past.kept.cluster.datadir
+    assert _in(server, aside, "wal", "get", segment.name, str(aside.home / segment.name)).returncode == 0
+    segment.unlink()
+    _rewrite(claim, _flipped(claim.read_bytes(), 600))
+    assert "claim" in aside.result("verify", status=14)["wal_problems"][0]
+    push = ("wal", "push", str(aside.home / segment.name))
+    done = _in(server, aside, *push)
+    assert done.returncode == 14
+    named = done.stderr.split("remove ", 1)[1].split(" ", 1)[0]
+    (aside.repository / named).unlink()
+    assert _in(server, aside, *push).returncode == 0
+    assert aside.result("verify")["sound"] is True
+
+
 def _flip_and_restore(kept: Kept, *, times: int, seed: int) -> None:
     """Anywhere in anything: verify finds it, and a restore refuses it or brings exactly what it brought before."""
     print(f"seed {seed}")

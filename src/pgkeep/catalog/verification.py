@@ -264,11 +264,18 @@ def _wal_of_backup(archive: WalArchive, listing: Listing, manifest: Manifest, fi
 def _wal_problems(
     archive: WalArchive, listing: Listing, manifests: Mapping[BackupId, Manifest], findings: _Findings
 ) -> Iterator[str]:
-    """Damaged WAL objects, and gaps between the oldest backup's start and the newest segment of each lineage."""
+    """Damaged WAL objects and claims, and gaps from the oldest backup's start to the newest segment of each lineage."""
     prefix = names.wal_root(archive.cluster.uuid, archive.system_id)
     for key, problems in findings.damage.items():
         if key.startswith(prefix):
             yield from problems
+    for timeline in archive.timelines():
+        try:
+            archive.claim(timeline)
+        except Fault as fault:
+            if not is_damage(fault):
+                raise
+            yield f"{fault.message}; no server can archive on timeline {timeline} while it is so"
     infos = [m.info for m in manifests.values() if m.info.system_id == archive.system_id]
     reported: set[Gap] = set()
     for history in read_timelines(archive, listing).histories.values():

@@ -259,11 +259,14 @@ class WalArchive:
             key = names.claim(self.cluster.uuid, self.system_id, timeline, generation + 1)
             try:
                 data = self.cluster.repository.read(key, ObjectType.WAL_CLAIM)
+                generation, current = generation + 1, decode_info(data, ClaimInfo, key)
+            except Damaged as damage:
+                damage.hint = f"remove {key} from the repository: the next push claims the timeline for its server"
+                raise
             except Fault as fault:
                 if fault.code == "object-missing":
                     return generation, current
                 raise
-            generation, current = generation + 1, decode_info(data, ClaimInfo, key)
 
     def put_claim(self, timeline: int, generation: int, claim: ClaimInfo, clock: Clock) -> bool:
         """Create a claim's next generation; False when another was faster."""
