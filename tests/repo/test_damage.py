@@ -36,6 +36,13 @@ def read_pack(made: Made) -> None:
         raise Damaged(found.key, found.damage[0].problem)
 
 
+def read_pack_of_a_manifest(made: Made) -> None:
+    """As `verify` does: the manifest says where the footer lies, and the tail must say the same."""
+    found = check.check_pack(made.repository, made.cluster.uuid, made.pack.id, made.pack.footer)
+    if found.damage:
+        raise Damaged(found.key, found.damage[0].problem)
+
+
 OBJECTS: dict[str, tuple[Callable[[Made], str], Read]] = {
     "repository": (lambda made: names.REPOSITORY, lambda made: open_repository(made.store)),
     "incarnation": (
@@ -43,6 +50,7 @@ OBJECTS: dict[str, tuple[Callable[[Made], str], Read]] = {
         lambda made: cluster_of_system(made.repository, SYSTEM_ID),
     ),
     "pack": (lambda made: names.pack(made.cluster.uuid, made.pack.id), read_pack),
+    "pack of a manifest": (lambda made: names.pack(made.cluster.uuid, made.pack.id), read_pack_of_a_manifest),
     "manifest": (lambda made: names.backup(made.cluster.uuid, BACKUP), read_backup),
     "segment": (
         lambda made: made.archive.key(SEGMENT),

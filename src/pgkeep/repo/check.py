@@ -16,8 +16,9 @@ from pgkeep.format.extents import ExtentMap, decode_extents
 from pgkeep.format.frame import FrameKind, decode_pieces, split_frame
 from pgkeep.format.header import ObjectType
 from pgkeep.format.keyed import HashKeys
+from pgkeep.format.limits import TAIL_LENGTH
 from pgkeep.format.manifest import Entry, EntryType, PackRef, Place, Unit
-from pgkeep.format.tail import FooterPlace
+from pgkeep.format.tail import FooterPlace, decode_tail
 from pgkeep.repo.backups import Manifest
 from pgkeep.repo.packreader import PackReader, missing_as_damage, runs_of
 from pgkeep.repo.repository import Cluster, Repository
@@ -77,7 +78,13 @@ def check_pack(
         stat = repository.store.stat(key)
         if place is not None and stat.size != place.object_length:
             return Checked(key, 0, (Damage(key, f"has {stat.size} bytes, expected {place.object_length}"),))
-        return Checked(key, stat.size, tuple(_check_frames(repository, reader)))
+        damage = tuple(_check_frames(repository, reader))
+        if place is not None and not damage:
+            # Readers take the place from the manifest; the tail is for the day when there is none.
+            tail = repository.store.get(key, stat.size - TAIL_LENGTH, TAIL_LENGTH)
+            if decode_tail(tail, stat.size, pack, key) != place:
+                damage = (Damage(key, f"{key}: its tail does not lead to the footer that the manifest names"),)
+        return Checked(key, stat.size, damage)
     except Fault as fault:
         if not is_damage(fault):
             raise
