@@ -7,6 +7,7 @@ carried out is this one frozen value.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -222,7 +223,7 @@ def gather_warnings(
                 f"the WAL to be replayed creates tablespaces in {', '.join(unmade)}, which this host does not have:"
                 " recovery will stop there",
                 "make these directories, empty and owned by the server's account, before it starts: "
-                + "; ".join(f"mkdir -p {path}" for path in unmade),
+                + "; ".join(shlex.join(["mkdir", "-p", path]) for path in unmade),
             )
         )
     found += [Caution("configuration", text) for text in (*surveyed.warnings, *configuration.warnings)]

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +72,22 @@ def check_directory(directory: str) -> None:
 
 
 def _way_out(directory: str, names: Sequence[str]) -> str:
+    aside = f"mv {shlex.quote(directory)} {shlex.quote(directory + '.before')}"
     if is_unfinished(directory):
-        return f"this is the unfinished copy of an interrupted restore: rm -r {directory}"
+        left = shlex.join(["rm", "-r", directory, *_linked(directory)])
+        return f"this is the unfinished copy of an interrupted restore: {left}"
     if "PG_VERSION" in names:
-        return f"it may be the last copy of your data: keep it with  mv {directory} {directory}.before"
-    return f"name another directory, or empty this one; rename it with  mv {directory} {directory}.before"
+        return f"it may be the last copy of your data: keep it with  {aside}"
+    return f"name another directory, or empty this one; rename it with  {aside}"
+
+
+def _linked(directory: str) -> list[str]:
+    """The tablespaces of an unfinished copy: no other directory beside it is known to be without worth."""
+    links = os.path.join(directory, "pg_tblspc")
+    try:
+        return sorted(os.readlink(link.path) for link in os.scandir(links) if link.is_symlink())
+    except OSError:
+        return []
 
 
 def _names_in(directory: str) -> list[str]:

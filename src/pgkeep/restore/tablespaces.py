@@ -13,6 +13,7 @@ into the live server's files.  So:
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -76,7 +77,7 @@ def _map(space: Tablespace, directory: str, mappings: Mapping[str, str]) -> Mapp
             "tablespace-unsafe",
             f"tablespace {name} would go to {default}, which is where it came from",
             hint="restore into another directory, or say so with"
-            f" --tablespace-map {source}={source} (it must be empty and unused)",
+            f" {shlex.join(['--tablespace-map', f'{source}={source}'])} (it must be empty and unused)",
         )
     return MappedTablespace(space.oid, name, source, mappings.get(source, default), source in mappings)
 
