@@ -1,5 +1,5 @@
 # Everything that a contributor runs.  scripts/venv makes the virtual environment and prints its path.
-.PHONY: demo test lint bench campaign clean
+.PHONY: demo test lint bench campaign man clean
 .DEFAULT_GOAL := test
 
 IN_VENV = venv=$$(sh scripts/venv) && PATH="$$venv/bin:$$PATH"
@@ -25,6 +25,9 @@ campaign:
 
 bench:
 	@$(IN_VENV) python -m benchmarks $(BENCH) </dev/null
+
+man:
+	@$(IN_VENV) python scripts/man.py docs/man
 
 clean:
 	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .bench

@@ -18,12 +18,14 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import bounds, report
+from benchmarks.archiving import drain_race, push_again_race
 from benchmarks.contenders import NAMES, contenders
 from benchmarks.data import SCALES, data_set
 from benchmarks.race import Course, Result, backup_race, clusters, restore_race
+from benchmarks.recovery import recovery_race
 from benchmarks.server import RaceError, Site, find_programs
 
-RACES = ("backup", "restore", "bounds")
+RACES = ("backup", "restore", "drain", "push-again", "recovery", "bounds")
 
 
 def main() -> int:
@@ -122,6 +124,12 @@ def _names(options: argparse.Namespace, console: Console) -> list[str]:
 
 def _races(course: Course, races: list[str]) -> Iterator[Result]:
     """A restore race without a backup race still needs one backup of each: the warm-up's."""
+    if "drain" in races:
+        yield drain_race(course)
+    if "push-again" in races:
+        yield push_again_race(course)
+    if "recovery" in races:
+        yield recovery_race(course)
     if not {"backup", "restore"} & set(races):
         return
     with clusters(course) as servers:

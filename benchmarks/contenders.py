@@ -7,6 +7,7 @@ the start checkpoint, and the wait for the last WAL to be archived.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from benchmarks.server import PORT, RaceError, Server, Site
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Seconds of a backup that belong to the server; None where the tool's log does not tell."""
+    """Seconds of a backup or a recovery that are a part of the whole; None where nobody tells."""
 
     checkpoint: float | None = None
     archive: float | None = None
+    restoring: float | None = None
+    """Of a recovery: the time in which it waits for restore_command."""
 
 
 class Contender(Protocol):
@@ -46,6 +49,10 @@ class Contender(Protocol):
 
     def prepare(self, server: Server) -> None:
         """A fresh repository for `server`, ready for its first backup."""
+        ...
+
+    def recommended_archive_command(self, server: Server) -> str:
+        """What the tool itself says `server` should have, once it is prepared."""
         ...
 
     def backup(self, server: Server) -> tuple[str, ...]: ...
@@ -107,6 +114,9 @@ class PgBackRest:
         ]))  # fmt: skip
         self.site.run(*self._command("stanza-create"))
 
+    def recommended_archive_command(self, server: Server) -> str:
+        return self.archive_command
+
     def backup(self, server: Server) -> tuple[str, ...]:
         return self._command("backup", "--type=full")
 
@@ -149,6 +159,9 @@ class PgBaseBackup:
     def prepare(self, server: Server) -> None:
         shutil.rmtree(self.repository, ignore_errors=True)
         self.site.folder(self.name)
+
+    def recommended_archive_command(self, server: Server) -> str:
+        return self.archive_command
 
     def backup(self, server: Server) -> tuple[str, ...]:
         words = (*self.tuning.split(), "--verbose", "-D", str(self.repository), "-d", server.conninfo)
@@ -204,6 +217,13 @@ class PgKeep:
         )
         self.site.own(self._config)
         self.site.run(self.program, "--config", str(self._config), "init")
+
+    def recommended_archive_command(self, server: Server) -> str:
+        answer = json.loads(
+            self.site.run(self.program, "--config", str(self._config), "--json", "init").splitlines()[-1]
+        )
+        sql = next(one["sql"] for one in answer["result"]["statements"] if "archive_command" in one["sql"])
+        return str(sql).partition("= '")[2].removesuffix("';").replace("''", "'")
 
     def backup(self, server: Server) -> tuple[str, ...]:
         return (self.program, "--config", str(self._config), "backup", "--checkpoint", "fast")

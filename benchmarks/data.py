@@ -107,14 +107,19 @@ def tree_size(root: Path) -> int:
     return sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
 
 
+def fill(site: Site, server: Server, pgbench: int, orders: int) -> None:
+    """Make and fill the tables: pgbench's at that scale, and so many orders."""
+    site.run(site.program("pgbench"), "-i", "-q", "-s", str(pgbench), server.conninfo)
+    for statement in _ORDERS.format(seed=SEED, pgbench=pgbench, orders=orders).split(";\n"):
+        if statement.strip():
+            server.sql(statement)
+
+
 def _build(site: Site, scale: Scale, data: Path) -> DataSet:
     Server(site, data, data).initdb()
     hurry = ("fsync=off", "wal_level=minimal", "max_wal_senders=0", "max_wal_size=256MB", "maintenance_work_mem=512MB")
     with running(site, data, *hurry) as server:
-        site.run(site.program("pgbench"), "-i", "-q", "-s", str(scale.pgbench), server.conninfo)
-        for statement in _ORDERS.format(seed=SEED, pgbench=scale.pgbench, orders=scale.orders).split(";\n"):
-            if statement.strip():
-                server.sql(statement)
+        fill(site, server, scale.pgbench, scale.orders)
         server.sql("vacuum (freeze, analyze)")
         sums = digest(server)
         version = server.sql("show server_version")

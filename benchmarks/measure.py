@@ -71,7 +71,7 @@ def tree_ticks(pid: int) -> float:
 def _supervise(command: tuple[str, ...], account: str | None, environment: dict[str, str], directory: str) -> Cost:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    busy = _machine_seconds()
+    busy = machine_seconds()
     began = time.monotonic()
     process = subprocess.Popen(
         command, user=account, group=account, extra_groups=None if account is None else [], env=environment,
@@ -83,7 +83,7 @@ def _supervise(command: tuple[str, ...], account: str | None, environment: dict[
     listener.start()
     sampler.start()
     wall, user, system = _reap(process, began)
-    machine = _machine_seconds() - busy
+    machine = machine_seconds() - busy
     listener.join()
     sampler.stop()
     return Cost(process.returncode, wall, user, system, sampler.peak, machine, tuple(lines))
@@ -144,7 +144,7 @@ def _pss(pid: int) -> int:
     return 0
 
 
-def _machine_seconds() -> float:
+def machine_seconds() -> float:
     """CPU seconds spent on anything since the machine booted (proc(5): all but idle, iowait, steal)."""
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
     return (sum(fields[:3]) + sum(fields[5:7])) / _TICKS

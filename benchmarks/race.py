@@ -134,7 +134,7 @@ def backup_race(course: Course, servers: dict[str, Server]) -> Result:
         spent = tree_ticks(server.pid) - before
         return Run(contender.name, cost, contender.phases(cost.lines), spent, tree_size(contender.repository))
 
-    return _race(course, "backup", course.field, once)
+    return race(course, "backup", course.field, once)
 
 
 def restore_race(course: Course) -> Result:
@@ -152,7 +152,7 @@ def restore_race(course: Course) -> Result:
         cost = site.race(contender.restore(target))
         return Run(contender.name, cost, Phases(), 0.0, 0)
 
-    result = _race(course, "restore", able, once)
+    result = race(course, "restore", able, once)
     for contender in able:
         _prove(site, home / contender.name, course.source)
         course.say(f"  {contender.name}: the restored server holds the same rows")
@@ -160,7 +160,7 @@ def restore_race(course: Course) -> Result:
     return result
 
 
-def _race(course: Course, name: str, field: Sequence[Contender], once: Callable[[Contender], Run]) -> Result:
+def race(course: Course, name: str, field: Sequence[Contender], once: Callable[[Contender], Run]) -> Result:
     runs = []
     for number, order in enumerate(rounds(field, course.pairs)):
         for contender in order:

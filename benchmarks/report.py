@@ -60,6 +60,8 @@ _BACKUP_COLUMNS = (
     _Column("WAL wait s", lambda run: run.phases.archive, ".2f"),
     _Column("srv CPU s", lambda run: run.server_cpu, ".2f"),
 )
+_RECOVERY_COLUMNS = (_Column("in restore_command s", lambda run: run.phases.restoring, ".2f"),)
+_MORE_COLUMNS = {"backup": _BACKUP_COLUMNS, "recovery": _RECOVERY_COLUMNS}
 _RATIOS = (
     ("wall", lambda run: run.cost.wall),
     ("CPU", lambda run: run.cost.cpu),
@@ -68,7 +70,7 @@ _RATIOS = (
 
 def show(result: Result, console: Console) -> None:
     """Medians of every contender, and its paired ratios to the first contender."""
-    columns = _COLUMNS + (_BACKUP_COLUMNS if result.race == "backup" else ())
+    columns = _COLUMNS + _MORE_COLUMNS.get(result.race, ())
     reference = result.names()[0]
     table = Table(
         title=f"{result.race}: medians of {len(result.of(reference))} runs, paired ratios to {reference} (range)"

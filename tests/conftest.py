@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import tempfile
@@ -44,6 +45,19 @@ hypothesis_settings.register_profile("campaign", parent=hypothesis_settings.get_
 
 
 # --- the session
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="of random tests: what a failure printed repeats it")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """Of everything that the test draws; printed, and given by --seed."""
+    given: int | None = request.config.getoption("--seed")
+    chosen = random.randrange(1 << 30) if given is None else given
+    print(f"--seed {chosen}")
+    return chosen
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -155,5 +155,5 @@ def keep(make: Callable[..., Cluster], home: Path, program: Sequence[str], **opt
     )
     give(cluster.account, [config])
     kept = Kept(cluster, home, tuple(program))
-    kept.run("init")
+    kept.run("init", "--no-proof")
     return kept

@@ -22,6 +22,7 @@ from pgkeep.repo.walarchive import WalArchive
 from pgkeep.store.memory import MemoryStore
 from pgkeep.store.port import Store
 from pgkeep.values.lsn import Lsn
+from pgkeep.values.recovery import RecoveryLineage
 from pgkeep.values.wal import History, Segment
 from tests.clusters import Cluster
 
@@ -140,6 +141,14 @@ def new_archive(store: Store, control: ControlFile) -> WalArchive:
     )  # fmt: skip
     cluster = register_cluster(repository, info, CLOCK)
     return WalArchive(cluster, control.system_identifier, control.wal_segment_size)
+
+
+def lineage_of(
+    archive: WalArchive, history: History, last: int | None = None, flush: Lsn | None = None
+) -> RecoveryLineage:
+    """What a restore along `history` may read; see RecoveryLineage for the bounds."""
+    repository, uuid = archive.cluster.repository.id, archive.cluster.uuid
+    return RecoveryLineage(repository, uuid, archive.system_id, archive.segment_size, history, last, flush)
 
 
 def archive_in_memory(system_id: int = 7_300_000_000_000_000_001, size: int = SIZE) -> WalArchive:

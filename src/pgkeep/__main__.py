@@ -1,15 +1,23 @@
 """The program's entry: `wal push` and `wal get` go the short way, everything else to the command line proper.
 
-Nothing is imported here before that choice but what the short way needs itself.
+1. Nothing is imported here before that choice but what the short way needs itself.
+2. It may be started as a file by an interpreter without `site` (`python -SP .../pgkeep/__main__.py`, cli/program.py):
+   the directories of installed packages are then added by whoever needs one (`fast.add_packages`).
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+
+if not __package__:
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from pgkeep.cli import fast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 _INTERRUPTED = 130
 
@@ -41,6 +49,10 @@ def _run(argv: list[str]) -> int:
     call = fast.parse(argv)
     if call is not None:
         return fast.serve(call)
+    fast.add_packages()
+    from pgkeep.cli import early
+
+    early.begin(argv)
     from pgkeep.cli.main import run
 
     status = run(argv)

@@ -6,7 +6,8 @@ for the whole job (a pack being filled, open files) and must be asked to finish 
 1. A worker is built in its own process from a picklable recipe, then called once a task.
 2. Tasks are handed out as workers become free, two at a time, so that none waits for the parent.
 3. A Fault of a worker is raised in the parent; a worker that dies is `worker-died`.
-4. Workers ignore Ctrl-C (the parent stops them) and end when the pipe to the parent closes, however it died.
+4. Workers ignore Ctrl-C (the parent stops them) and end when the pipe to the parent closes, however it died.  One that
+   is stopped unwinds first, so that it takes its unfinished files along.
 
 Processes are forked from a fork server, not from the parent, which may have threads and connections; the server imports
 once what all workers need (docs/decisions/0003).
@@ -76,10 +77,10 @@ class Worker(Protocol[T_contra, R_co, F_co]):
         ...
 
 
-def prepare(recipe: Callable[..., Any]) -> ForkServerContext:
+def prepare(module: str) -> ForkServerContext:
     """Start the fork server and let it import the recipe's module; returns at once, and may be called early."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([recipe.__module__])
+    context.set_forkserver_preload([module])
     with interrupts_held():
         forkserver.ensure_running()
     return context
@@ -89,7 +90,7 @@ class Crew(Generic[T, R, F]):
     """`size` processes, each running the worker that `recipe(*arguments)` builds."""
 
     def __init__(self, size: int, recipe: Callable[..., Worker[T, R, F]], *arguments: Any) -> None:
-        context = prepare(recipe)
+        context = prepare(recipe.__module__)
         self._processes: dict[Connection, ForkServerProcess] = {}
         self._waiting: dict[Connection, int] = {}
         for _ in range(size):
@@ -163,7 +164,7 @@ class Crew(Generic[T, R, F]):
         try:
             connection.send(message)
         except OSError:
-            raise self._died(connection) from None
+            raise self._last_words(connection) or self._died(connection) from None
         self._waiting[connection] += 1
 
     def _collect(self, timeout: float | None) -> Iterator[Any]:
@@ -180,6 +181,17 @@ class Crew(Generic[T, R, F]):
                 raise value
             yield value
 
+    def _last_words(self, connection: Connection) -> Fault | None:
+        """The fault that a worker reported before it went, if it did; results before it are of no use any more."""
+        try:
+            while True:
+                kind, value = connection.recv()
+                if kind == _FAULT:
+                    assert isinstance(value, Fault)
+                    return value
+        except (EOFError, OSError):
+            return None
+
     def _died(self, connection: Connection) -> Fault:
         process = self._processes[connection]
         process.join(5)
@@ -192,15 +204,31 @@ class Crew(Generic[T, R, F]):
         )
 
 
+class _Stopped(BaseException):
+    """SIGTERM, as an exception that nothing but `_serve` catches."""
+
+
+def _unwind(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clean-up
+    raise _Stopped
+
+
 def _serve(connection: Connection, recipe: Callable[..., Worker[Any, Any, Any]], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         worker = recipe(*arguments)
         while True:
             order, task = connection.recv()
-            connection.send((_RESULT, worker.run(task) if order == _TASK else worker.finish()))
+            # Only work has something to clean up: a worker that waits ends as any process does.
+            signal.signal(signal.SIGTERM, _unwind)
+            result = worker.run(task) if order == _TASK else worker.finish()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            connection.send((_RESULT, result))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+    except _Stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
     except Fault as fault:
         _report(connection, fault)
     except Exception as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgkeep.pg.account import Account
-from pgkeep.restore.materialise import is_unfinished
+from pgkeep.restore.mark import is_unfinished
 from tests import requirements
 from tests.adversity.conftest import Past, refused, rows, started
 from tests.keeping import Kept

@@ -36,7 +36,7 @@ def test_directories_that_are_not_empty(past: Past, aside: Kept) -> None:
 def test_production_itself(past: Past, aside: Kept) -> None:
     server = past.kept.cluster
     error = refused(aside, server.datadir, code="target-in-use")
-    assert "stop the server and rename it first" in error["hint"]
+    assert "stop the server first" in error["hint"]
     refused(aside, server.datadir / "base" / "new", code="target-unsafe")
     refused(aside, past.space, code="target-not-empty")
     refused(aside, Path("/"), code="target-unsafe")

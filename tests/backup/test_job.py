@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -68,39 +69,55 @@ def test_two_backups_at_once_both_succeed(kept: MakeKept) -> None:
     assert made.result("verify")["sound"] is True
 
 
-def test_ctrl_c_leaves_earlier_backups_and_nothing_else(kept: MakeKept) -> None:
+def test_interrupts_leave_earlier_backups_and_nothing_else(kept: MakeKept) -> None:
+    """Ctrl-C reaches the whole foreground group, the workers too; SIGTERM the one process that is named."""
     made = kept()
     _fill(made, 100_000)
     made.backup()
-    packs = made.packs()
+    packs, backups = made.packs(), made.backups()
     process = made.start("backup", "--checkpoint", "spread")
-    time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
-    assert "Traceback" not in err
-    assert made.packs() == packs
-    assert len(made.backups()) == 1
+    made.wait(lambda: bool(made.cluster.value(_IN_BACKUP)), "the backup did not connect")
+    _interrupt(made, process, signal.SIGTERM)
+    assert (made.packs(), made.backups()) == (packs, backups)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process = made.start("backup")
+        made.wait(lambda: bool(_unfinished(made)), "no worker writes a pack")
+        if _interrupt(made, process, number):
+            assert (made.packs(), made.backups()) == (packs, backups)
+        assert _unfinished(made) == []
+        packs, backups = made.packs(), made.backups()
     made.wait(lambda: not made.cluster.value(_IN_BACKUP), "the server still believes in a running backup")
     made.backup()
     assert made.result("verify")["sound"] is True
 
 
+def _interrupt(made: Kept, process: subprocess.Popen[str], number: int) -> bool:
+    """False when the backup was faster."""
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode in (0, 130), err
+    assert "Traceback" not in err
+    return process.returncode == 130
+
+
+def _unfinished(made: Kept) -> list[Path]:
+    return list(made.repository.rglob(".tmp-*"))
+
+
 _IN_BACKUP = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgkeep'"
 
 
-def test_kills_at_random_moments_leave_only_whole_backups(kept: MakeKept) -> None:
-    _kill_backups(kept(), times=4, seed=random.randrange(1 << 30))
+def test_kills_at_random_moments_leave_only_whole_backups(kept: MakeKept, seed: int) -> None:
+    _kill_backups(kept(), times=4, seed=seed)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
-def test_many_kills_at_random_moments_leave_only_whole_backups(kept: MakeKept) -> None:
-    _kill_backups(kept(), times=100, seed=random.randrange(1 << 30))
+def test_many_kills_at_random_moments_leave_only_whole_backups(kept: MakeKept, seed: int) -> None:
+    _kill_backups(kept(), times=100, seed=seed)
 
 
 def _kill_backups(made: Kept, *, times: int, seed: int) -> None:
-    print(f"seed {seed}")
     chance = random.Random(seed)
     _fill(made, 100_000)
     began = time.monotonic()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgkeep.backup.tasks import RUN_SIZE, TASK_FILES, FileRun, content_length, plan_tasks
-from pgkeep.pg.datadir import Entry, EntryType
+from pgkeep.pg.entry import Entry, EntryType
 from pgkeep.pg.relfile import Fork
 
 SIZES = st.one_of(st.integers(0, 100_000), st.integers(0, 5 * RUN_SIZE), st.just(RUN_SIZE))

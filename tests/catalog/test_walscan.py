@@ -13,11 +13,12 @@ import pytest
 from tests.clusters import Cluster
 from tests.conftest import MakeCluster, Serve
 from tests.servers import pg_versions
+from tests.walfacts import fold, stretches
 from tests.walfiles import CLOCK, SIZE, fill, make_failover, new_archive
 
 from pgkeep.catalog import walbatch
 from pgkeep.catalog.walbatch import plan_batches
-from pgkeep.catalog.walfacts import Sought, WalScan, fold, merge
+from pgkeep.catalog.walfacts import Sought, WalScan, find
 from pgkeep.catalog.walscan import scan
 from pgkeep.errors import Fault
 from pgkeep.events import Event, Progress
@@ -114,8 +115,17 @@ def archive_everything(cluster: Cluster, where: Path) -> WalArchive:
     return archive
 
 
-def whole(archive: WalArchive, told: Told, cluster: Cluster, **options: Any) -> WalScan:
-    """A scan of everything that was archived."""
+def forget(archive: WalArchive) -> None:
+    """Remove every index, so that the next scan reads the WAL."""
+    store = archive.cluster.repository.store
+    for stat in list(store.list(f"{archive.cluster.uuid}/windex/")):
+        store.delete(stat.key)
+
+
+def whole(archive: WalArchive, told: Told, cluster: Cluster, *, cold: bool = True, **options: Any) -> WalScan:
+    """A scan of everything that was archived, without or with the index that earlier scans left."""
+    if cold:
+        forget(archive)
     held = archive.listing()
     (partial,) = held.partials
     last = held.segments[1][-1]
@@ -146,10 +156,9 @@ def test_what_happened_is_found(cluster: MakeCluster, tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.created_before(created.lsn) == ()
     assert found.created_before(None) == (created,)
-    assert found.last_commit is not None
-    assert (found.last_commit.xid, found.last_commit.prepared) == (told.prepared, True)
-    assert found.latest is not None
-    assert began < found.latest < ended
+    assert found.last is not None
+    assert (found.last.xid, found.last.prepared) == (told.prepared, True)
+    assert began < found.last.time < ended
     with batches_of(3):
         check_every_transaction(archive, told, server)
     check_times(archive, told, server)
@@ -157,6 +166,7 @@ def test_what_happened_is_found(cluster: MakeCluster, tmp_path: Path) -> None:
     with batches_of(10_000):
         assert whole(archive, told, server) == found
     assert whole(archive, told, server) == found
+    assert whole(archive, told, server, cold=False) == found
 
 
 def check_every_transaction(archive: WalArchive, told: Told, server: Cluster) -> None:
@@ -165,6 +175,7 @@ def check_every_transaction(archive: WalArchive, told: Told, server: Cluster) ->
         found = whole(archive, told, server, sought=Sought(xid=xid), workers=1)
         assert found.hit is not None
         assert (found.hit.xid, found.hit.committed) == (xid, committed)
+        assert whole(archive, told, server, cold=False, sought=Sought(xid=xid)) == found
     found = whole(archive, told, server, sought=Sought(xid=told.child), workers=1)
     assert found.hit is None
     assert found.owner is not None
@@ -246,12 +257,14 @@ def test_over_a_failover(cluster: MakeCluster, serve: Serve, server_tmp: Path, t
     assert old.last is not None
     assert old.last.lsn > failover.switch
     for batch in (1, 3, 10_000):
+        forget(archive)
         with batches_of(batch):
             new = scan(archive, failover.history, start, held.segments[2][-1], programs, workers=1)
         assert new.first == old.first
         assert new.end > failover.switch
         # The old branch's transactions behind the switch are none of this lineage's.
         sought = Sought(time=old.last.time, inclusive=False)
+        forget(archive)
         found = scan(archive, failover.history, start, held.segments[2][-1], programs, sought=sought, workers=1)
         assert found.last is not None
         assert found.last.time < old.last.time  # the primary was started again after the promoted one had ended
@@ -295,19 +308,44 @@ def end_of(xid: int, lsn: int, minute: int, subxacts: tuple[int, ...] = ()) -> T
 @pytest.mark.parametrize(
     "sought",
     [Sought(), Sought(xid=12), Sought(xid=99), Sought(xid=100), Sought(time=datetime(2026, 5, 7, 11, 4, tzinfo=UTC)),
-     Sought(time=datetime(2026, 5, 7, 11, 4, tzinfo=UTC), inclusive=False)],
+     Sought(time=datetime(2026, 5, 7, 11, 4, tzinfo=UTC), inclusive=False), Sought(lsn=Lsn(300)),
+     Sought(lsn=Lsn(300), inclusive=False), Sought(lsn=Lsn(301)), Sought(name="here"), Sought(name="there")],
 )  # fmt: skip
-def test_folding_in_pieces_is_folding_at_once(sought: Sought) -> None:
+def test_a_search_is_right_wherever_the_segments_end(sought: Sought) -> None:
+    """Against a search that looks at every record, one after the other."""
     minutes = [1, 3, 2, 4, 4, 6, 5, 9]
     records: list[WalRecord] = [
-        end_of(10 + n, n * 100, minute, (99,) if n == 5 else ()) for n, minute in enumerate(minutes)
+        end_of(10 + n, n * 100 + 8, minute, (99,) if n == 5 else ()) for n, minute in enumerate(minutes)
     ]
     records.insert(4, RestorePoint(Lsn(350), Lsn(380), "here", datetime(2026, 5, 7, 11, 4, tzinfo=UTC)))
-    expected = fold(records, sought, Lsn(0), Lsn(900))
-    assert expected.latest == datetime(2026, 5, 7, 11, 9, tzinfo=UTC)
-    for first in range(len(records) + 1):
-        for second in range(first, len(records) + 1):
-            pieces = [records[:first], records[first:second], records[second:]]
-            borders = [Lsn(0), Lsn(300), Lsn(600), Lsn(900)]
-            folded = [fold(p, sought, borders[n], borders[n + 1]) for n, p in enumerate(pieces)]
-            assert merge(folded) == expected
+    for size in (64, 128, 256, 512, 1024):
+        for start in (0, 8, 70, 300, 450):
+            kept = [record for record in records if record.lsn >= start]
+            found = find([s for s in stretches(records, 0, 1024, size) if s.end > start], sought)
+            assert_found(found, sought, records)
+            assert_found(fold(kept, sought, start, 1024, size), sought, kept)
+
+
+def assert_found(found: WalScan, sought: Sought, records: list[WalRecord]) -> None:
+    ends = [record for record in records if isinstance(record, TransactionEnd) and record.lsn >= found.start]
+    at = next((n for n, end in enumerate(ends) if is_hit(end, sought, found)), None)
+    assert found.hit == (None if at is None else ends[at])
+    place = len(ends) if at is None else at
+    assert found.before == (ends[place - 1] if place else None)
+    assert found.previous == (ends[place - 2] if place > 1 else None)
+    assert found.after == (ends[at + 1] if at is not None and at + 1 < len(ends) else None)
+    assert (found.first, found.last) == ((ends[0], ends[-1]) if ends else (None, None))
+    owners = [end for end in ends if sought.xid in end.subxacts and at is None]
+    assert found.owner == (owners[0] if owners else None)
+    if sought.xid is not None and at is None:
+        assert found.lower == max((e for e in ends if e.xid < sought.xid), key=lambda e: e.xid, default=None)
+        assert found.higher == min((e for e in ends if e.xid > sought.xid), key=lambda e: e.xid, default=None)
+
+
+def is_hit(end: TransactionEnd, sought: Sought, found: WalScan) -> bool:
+    if sought.xid is not None:
+        return end.xid == sought.xid
+    if sought.time is not None:
+        return end.time > sought.time if sought.inclusive else end.time >= sought.time
+    lsn = found.point.lsn if found.point is not None else sought.lsn
+    return lsn is not None and (end.lsn > lsn if sought.inclusive else end.lsn >= lsn)

@@ -25,7 +25,10 @@ INFO = {
 def archiving(cluster: MakeCluster, pgkeep_process: Run, server_tmp: Path) -> Cluster:
     """A server that archives into a repository by what `init` printed; pgkeep.toml lies in `server_tmp`."""
     server = cluster("main", archive_mode="on", wal_segsize=1)
-    ran = pgkeep_process("init", "--repository", str(server_tmp / "r"), "--connection", server.conninfo, "--json")
+    config = ("--config", str(server_tmp / "pgkeep.toml"))
+    ran = pgkeep_process(
+        *config, "init", "--repository", str(server_tmp / "r"), "--connection", server.conninfo, "--json"
+    )
     for one in ran.result["statements"]:
         server.sql(one["sql"])
     server.reload()

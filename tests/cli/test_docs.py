@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -38,3 +39,15 @@ def test_every_verb_has_its_results_documented() -> None:
     text = (DOCS / "json.md").read_text()
     for verb in VERBS:
         assert verb == "wal" or f"\n### {verb}\n" in text, verb
+
+
+def test_the_manual_pages_are_current() -> None:
+    """`make man` writes them anew."""
+    spec = importlib.util.spec_from_file_location("man", DOCS.parent / "scripts/man.py")
+    assert spec is not None and spec.loader is not None
+    man = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(man)
+    made = dict(man.pages())
+    assert sorted(made) == sorted(path.name for path in (DOCS / "man").glob("*"))
+    for name, text in made.items():
+        assert (DOCS / "man" / name).read_text() == text, f"{name} is not what the help says; run: make man"

@@ -34,7 +34,7 @@ def test_the_outage_is_the_rooms_own() -> None:
 def test_well_formed_calls(argv: str, expected: tuple[str, list[str], dict[str, str]]) -> None:
     call = fast.parse(argv.split())
     assert call is not None
-    assert call[:3] == expected
+    assert (call.action, call.operands, call.options) == expected
     assert not call.verbose
     verbose = fast.parse([*argv.split(), "-v"])
     assert verbose is not None and verbose.verbose
@@ -73,6 +73,15 @@ def test_it_imports_neither_click_nor_rich_nor_numpy(verb: list[str], tmp_path: 
     ran = run("-c", probe, "wal", *verb, cwd=tmp_path)
     assert ran.stdout.split(" ", 1)[1] == "[]\n", ran.stderr
     assert "there is no pgkeep repository" in ran.stderr
+
+
+def test_it_may_be_started_without_site(tmp_path: Path) -> None:
+    """As `init` writes it into archive_command: packages are found none the less, when they are needed."""
+    main = str(Path(pgkeep.__file__).with_name("__main__.py"))
+    assert run("-SP", main, "--version", cwd=tmp_path).stdout == f"pgkeep {pgkeep.__version__}\n"
+    assert "Usage" in run("-SP", main, "--help", cwd=tmp_path).stdout
+    ran = run("-SP", main, "wal", "push", "x", cwd=tmp_path)
+    assert (ran.returncode, "no configuration found" in ran.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

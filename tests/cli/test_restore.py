@@ -18,6 +18,7 @@ from pgkeep.restore.moment import show_moment
 PLAN = {
     "directory", "backup", "target", "stop", "action", "timeline", "history", "files", "write_bytes", "read_bytes",
     "wal", "tablespaces", "space", "account", "programs", "port", "socket_directory", "settings", "warnings",
+    "over", "standby",
 }  # fmt: skip
 
 
@@ -90,7 +91,8 @@ def test_to_a_moment_and_started(story: Story) -> None:
     assert story.rows(done.result) == [(1,)]
 
     again = story.restore("--json")
-    assert (again.status, again.lines[-1]["error"]["code"]) == (1, "target-not-empty")
+    assert (again.status, again.lines[-1]["error"]["code"]) == (2, "usage")
+    assert "--yes" in again.lines[-1]["error"]["hint"]
 
 
 def test_to_the_end_and_started_by_hand(story: Story) -> None:

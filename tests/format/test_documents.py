@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pgkeep.format import framerow, header, limits, manifest, manifestcodec, names, objects, section, tail
+from pgkeep.format import framerow, header, limits, manifest, manifestcodec, names, objects, section, tail, windex
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.header import ObjectType
 from pgkeep.format.record import Record
@@ -94,6 +94,7 @@ def test_object_types() -> None:
         (ObjectType.WAL_PARTIAL, names.partial(CLUSTER, 7, "0000000A0000000B0000000C", Lsn(255))),
         (ObjectType.WAL_BACKUP_LABEL, names.wal_file(CLUSTER, 7, "0000000A0000000B0000000C.00000028.backup")),
         (ObjectType.WAL_HISTORY, names.history(CLUSTER, 7, 10)),
+        (ObjectType.WAL_INDEX, names.wal_index(CLUSTER, 7, "0000000A0000000B0000000C")),
         (ObjectType.WAL_CLAIM, names.claim(CLUSTER, 7, 10, 0)),
         (ObjectType.WAL_CLAIM, names.claim(CLUSTER, 7, 10, 2).removesuffix(".2")),
     ],
@@ -142,6 +143,9 @@ RECORDS = [
     )),
     *(("objects.md", getattr(objects, name)) for name in (
         "RepositoryInfo", "ClearKeys", "IncarnationInfo", "ClaimInfo",
+    )),
+    *(("objects.md", getattr(windex, name)) for name in (
+        "WalIndexInfo", "IndexedSegment", "IndexedPoint", "IndexedTablespace",
     )),
 ]  # fmt: skip
 

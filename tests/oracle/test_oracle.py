@@ -119,10 +119,12 @@ def _campaign(history: History, seed: int, targets: int, serve: Callable[..., Cl
 @pg_versions("oldest", "newest")
 @pytest.mark.timeout(900)
 def test_five_targets(
-    cluster: Callable[..., Cluster], serve: Callable[..., Cluster], server_tmp: Path, pgkeep_program: tuple[str, ...]
+    cluster: Callable[..., Cluster],
+    serve: Callable[..., Cluster],
+    server_tmp: Path,
+    pgkeep_program: tuple[str, ...],
+    seed: int,
 ) -> None:
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
     kept = keep(cluster, server_tmp, pgkeep_program, track_commit_timestamp="on")
     history = _live(kept, seed, records=6, backups=2)
     _campaign(history, seed, 5, serve)
@@ -138,9 +140,8 @@ def test_fifty_targets(
     server_tmp: Path,
     pgkeep_program: tuple[str, ...],
     checksums: bool,
+    seed: int,
 ) -> None:
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
     options = {"track_commit_timestamp": "on", "checksums": checksums}
     kept = keep(cluster, server_tmp, pgkeep_program, **options)
     history = _live(kept, seed, records=40, backups=4)

@@ -10,7 +10,8 @@ from tests.servers import pg_versions
 
 from pgkeep.errors import Fault
 from pgkeep.pg.completeness import DatabaseHome, check_complete
-from pgkeep.pg.datadir import DataDirectory, Entry, EntryType, scan
+from pgkeep.pg.datadir import DataDirectory, scan
+from pgkeep.pg.entry import Entry, EntryType
 from pgkeep.pg.relfile import Fork
 
 DATABASES = "SELECT oid::bigint, dattablespace::bigint FROM pg_database WHERE datconnlimit <> -2"

@@ -19,14 +19,12 @@ from pgkeep.pg.datadir import (
     CONTENT_LEFT_OUT,
     FILES_LEFT_OUT,
     DataDirectory,
-    Entry,
-    EntryType,
-    Unit,
     Walk,
     read_major,
     scan,
     tablespace_oid,
 )
+from pgkeep.pg.entry import Entry, EntryType, Unit
 from pgkeep.pg.relfile import Fork
 
 # What pg_basebackup writes into its copy, beside what it copied.

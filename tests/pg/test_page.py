@@ -17,7 +17,9 @@ from tests.conftest import MakeCluster
 from tests.servers import pg_versions
 
 from pgkeep.pg import page
-from pgkeep.pg.datadir import Entry, Unit, scan
+from pgkeep.pg.account import credentials
+from pgkeep.pg.datadir import scan
+from pgkeep.pg.entry import Entry, Unit
 from pgkeep.pg.page import BATCH_PAGES, BLCKSZ, PageChecker, PageReport
 from pgkeep.pg.relfile import Fork
 from pgkeep.values.lsn import Lsn
@@ -55,8 +57,9 @@ def judge(entry: Entry, data: bytes, *, checksums: bool, start_lsn: int = AT_RES
 
 def pg_checksums(cluster: Cluster) -> tuple[int, str]:
     command = [cluster.programs.path("pg_checksums"), "--check", "-D", str(cluster.datadir)]
+    who = credentials(cluster.account)
     done = subprocess.run(
-        command, capture_output=True, text=True, user=cluster.account.uid, group=cluster.account.gid, extra_groups=[]
+        command, capture_output=True, text=True, user=who.user, group=who.group, extra_groups=who.extra_groups
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from pgkeep.catalog.walfacts import WalScan
 from pgkeep.format.manifest import ManifestInfo
 from pgkeep.pg.waldump import RestorePoint, TransactionEnd
 from pgkeep.repo.walarchive import Listing
@@ -42,7 +41,3 @@ def end(
 
 def point(lsn: int, name: str) -> RestorePoint:
     return RestorePoint(Lsn(lsn), Lsn(lsn + 0x68), name, at(0))
-
-
-def scanned(start: int, end_: int, **fields: object) -> WalScan:
-    return WalScan(Lsn(start), Lsn(end_), **fields)  # type: ignore[arg-type]

@@ -17,7 +17,8 @@ from pgkeep.events import Event, Progress, silent
 from pgkeep.format import names
 from pgkeep.repo.backups import read_manifest
 from pgkeep.repo.repository import Cluster
-from pgkeep.restore.materialise import UNFINISHED, Destination, Overlay, is_unfinished, materialise
+from pgkeep.restore.mark import UNFINISHED, is_unfinished
+from pgkeep.restore.materialise import Destination, Overlay, materialise
 from pgkeep.restore.tree import Owner
 from pgkeep.values.ids import BackupId
 from tests.restore.backups_of import BACKUP, LABEL, PAGE, DirectoryBackup, new_cluster, same_tree

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from pgkeep.restore.settings import (
     SourceConfiguration,
     cleanup_after_promotion,
     plan_configuration,
+    recovery_end_command,
     recovery_settings,
     restore_command,
+    spool_path,
 )
 from pgkeep.restore.target import Target
 from pgkeep.values.lsn import Lsn
@@ -29,9 +32,11 @@ HOME = "/var/lib/postgresql/15/main"
 PLACE = Place("/srv/restored", 6000, "/srv/restored")
 FETCH = ("/opt/pg keep/bin/pgkeep", "--config", "/etc/100%/pgkeep.toml", "wal", "get")
 
+SPOOL = "/srv/restored/pg_wal/pgkeep.spool.1"
+
 
 def recovery(target: Target) -> Recovery:
-    return Recovery(target, 3, Action.PROMOTE, FETCH, "/srv/restored/pgkeep.restore.json")
+    return Recovery(target, 3, Action.PROMOTE, FETCH, "/srv/restored/pgkeep.restore.json", SPOOL)
 
 
 def planned(source: SourceConfiguration, major: int = 15, **server: object) -> ConfigurationPlan:
@@ -74,13 +79,36 @@ def test_the_end_of_the_archive_is_no_target() -> None:
     assert ("recovery_target_timeline", "3") in lines
 
 
+def as_the_server_does(command: str) -> str:
+    """BuildRestoreCommand: %f, %p and %% are replaced, then sh runs it."""
+    filled = command.replace("%f", "000000010000000000000002").replace("%p", "pg_wal/RECOVERYXLOG")
+    return filled.replace("%%", "%")
+
+
 def test_restore_command_reaches_the_program_as_it_is() -> None:
-    command = restore_command(FETCH, "/srv/a b/pgkeep.restore.json")
-    # As the server does it (BuildRestoreCommand): %f, %p and %% are replaced, then sh runs it.
-    filled = command.replace("%f", "000000010000000000000002").replace("%p", "pg_wal/RECOVERYXLOG").replace("%%", "%")
-    assert shlex.split(filled) == [
-        *FETCH, "000000010000000000000002", "pg_wal/RECOVERYXLOG", "--lineage", "/srv/a b/pgkeep.restore.json"
-    ]  # fmt: skip
+    spool = "/srv/a b's 100%/pg_wal/pgkeep.spool.1"
+    take, fetch = as_the_server_does(restore_command(FETCH, spool, "/srv/a b/pgkeep.restore.json")).split(" || ")
+    asked = ["000000010000000000000002", "pg_wal/RECOVERYXLOG"]
+    assert shlex.split(take) == ["mv", "-f", f"{spool}/{asked[0]}", asked[1], "2>/dev/null"]
+    assert shlex.split(fetch) == [*FETCH, *asked, "--spool", spool, "--lineage", "/srv/a b/pgkeep.restore.json"]
+    assert "--lineage" not in restore_command(FETCH, spool)
+
+
+def test_the_spool_is_tried_first_and_removed_at_the_end(tmp_path: Path) -> None:
+    data, said = tmp_path / "it's 100% data", tmp_path / "said"
+    spool = Path(spool_path(str(data), "1"))
+    spool.mkdir(parents=True)
+    (spool / "000000010000000000000002").write_bytes(b"spooled")
+    command = as_the_server_does(restore_command(["/bin/echo"], str(spool)))
+    for expected in ("", "000000010000000000000002 pg_wal/RECOVERYXLOG --spool"):
+        with said.open("w") as file:
+            assert subprocess.run(["/bin/sh", "-c", command], cwd=data, stdout=file).returncode == 0
+        assert said.read_text().startswith(expected) and bool(expected) == bool(said.read_text())
+        assert (data / "pg_wal/RECOVERYXLOG").read_bytes() == b"spooled"
+    for _ in range(2):
+        end = as_the_server_does(recovery_end_command(str(spool)))
+        assert subprocess.run(["/bin/sh", "-c", end], cwd=data).returncode == 0
+        assert [path.name for path in (data / "pg_wal").iterdir()] == ["RECOVERYXLOG"]
 
 
 def test_an_older_recovery_is_taken_out_of_the_automatic_file() -> None:

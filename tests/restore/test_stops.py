@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgkeep.catalog.walfacts import fold
 from pgkeep.errors import Fault
-from pgkeep.pg.waldump import TransactionEnd
+from pgkeep.pg.waldump import RestorePoint, TransactionEnd
 from pgkeep.restore.choice import Choice, choose
 from pgkeep.restore.stops import Stop, is_over, last_segment, settle, sought
 from pgkeep.restore.target import Target, TargetKind
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.xid import XidSnapshot
-from tests.restore.lineages import SIZE, at, backup, end, point, scanned, view
+from tests.restore.lineages import SIZE, at, backup, end, point, view
+from tests.walfacts import fold
 
 BACKUP = backup(1, 2, minutes=0)
 STOP = BACKUP.stop_lsn
@@ -26,13 +26,15 @@ def choice_of(segments: list[int]) -> Choice:
 
 
 CHOICE = choice_of(list(range(2, 8)))
+LONG = choice_of(list(range(2, 100))).candidates[0]
 
 
 def settled(
     target: Target, records: list[TransactionEnd], *, complete: bool = True, choice: Choice = CHOICE
 ) -> Stop | None:
-    scan = fold(records, sought(target), Lsn(BACKUP.start_lsn), Lsn(END))
-    return settle(target, choice.candidates[0], scan, choice, complete=complete)
+    candidate = choice.candidates[0]
+    scan = fold(records, sought(target, candidate, SIZE), BACKUP.start_lsn, END, SIZE)
+    return settle(target, candidate, scan, choice, complete=complete)
 
 
 def refused(target: Target, records: list[TransactionEnd], choice: Choice = CHOICE) -> Fault:
@@ -110,8 +112,8 @@ def test_restore_points() -> None:
     target = Target.at_name("here")
     candidate = CHOICE.candidates[0]
 
-    def found(*points: object) -> Stop | None:
-        scan = scanned(BACKUP.start_lsn, END, restore_points=points)
+    def found(*points: RestorePoint) -> Stop | None:
+        scan = fold(points, sought(target, candidate, SIZE), BACKUP.start_lsn, END, SIZE)
         return settle(target, candidate, scan, CHOICE, complete=True)
 
     assert found(point(STOP + 8, "there")) is None
@@ -131,8 +133,8 @@ def test_an_lsn_behind_the_last_record_is_refused() -> None:
 
 def test_no_more_is_scanned_than_the_target_needs() -> None:
     candidate = CHOICE.candidates[0]
-    assert last_segment(Target.immediate(), candidate, SIZE) == 2
-    assert last_segment(Target.at_lsn(Lsn(3 * SIZE)), candidate, SIZE) == 4
+    assert last_segment(Target.immediate(), LONG, SIZE) == 10
+    assert last_segment(Target.at_lsn(Lsn(13 * SIZE)), LONG, SIZE) == 21
     assert last_segment(Target.at_lsn(Lsn(90 * SIZE)), candidate, SIZE) == 7
     assert last_segment(Target.latest(), candidate, SIZE) == 7
 

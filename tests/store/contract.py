@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -336,6 +337,13 @@ class StoreContract:
         store.put(key, [b"x"])
         assert listed(store) == [key]
         assert store.get(key) == b"x"
+
+    def test_an_object_lies_in_its_file(self, store: Store) -> None:
+        store.put("folder/object", [b"content"])
+        file = store.file_of("folder/object")
+        assert file is None or Path(file).read_bytes() == b"content"
+        with pytest.raises(ValueError):
+            store.file_of("../outside")
 
     def test_the_url_is_for_people(self, store: Store) -> None:
         assert ":" in store.url

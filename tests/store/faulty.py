@@ -103,6 +103,9 @@ class FaultyStore:
     def url(self) -> str:
         return self.inner.url
 
+    def file_of(self, key: str) -> str | None:
+        return self.inner.file_of(key)
+
     def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         strike = self._begin("put", key)
         if strike and strike.effect is Effect.TORN:

@@ -11,11 +11,12 @@ import pytest
 from tests.clusters import Cluster
 from tests.conftest import _cluster_on, _maker, _programs_or_end, _server_directory
 from tests.servers import NEWEST
-from tests.walfiles import Failover, copy_instance, make_failover, new_archive
+from tests.walfiles import CLOCK, Failover, copy_instance, make_failover, new_archive
 
 from pgkeep.pg.account import Account
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.store.local import LocalStore
+from pgkeep.wal.push import push
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +50,13 @@ def promoted(failover: Failover, tmp_path: Path) -> Path:
 def archive(failover: Failover, tmp_path: Path) -> WalArchive:
     """An empty archive of the failover's cluster, in a local store."""
     return new_archive(LocalStore.create(tmp_path / "repository"), failover.control)
+
+
+@pytest.fixture
+def full(failover: Failover, archive: WalArchive, instance: Path, promoted: Path) -> WalArchive:
+    """Everything that both servers have archived, but for timeline 1's segments from the switch on."""
+    for path in [*failover.common(), *(path for path in failover.old.iterdir() if path.suffix == ".backup")]:
+        push(archive.cluster.repository, str(path), CLOCK, data_directory=instance)
+    for path in failover.new.iterdir():
+        push(archive.cluster.repository, str(path), CLOCK, data_directory=promoted)
+    return archive

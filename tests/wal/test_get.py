@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.store.faulty import Effect, FaultyStore, Strike
-from tests.walfiles import CLOCK, SIZE, Failover, number
+from tests.walfiles import CLOCK, SIZE, Failover, lineage_of, number
 
 from pgkeep.errors import Fault
 from pgkeep.pg.controlfile import read_control
@@ -19,7 +19,7 @@ from pgkeep.values.ids import ClusterUuid
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.recovery import RecoveryLineage
 from pgkeep.values.wal import History, Segment
-from pgkeep.wal.get import EXIT_FAILED, GetOutcome, GetStatus, get
+from pgkeep.wal.get import EXIT_FAILED, GetOutcome, GetStatus, find_archive, get
 from pgkeep.wal.push import push
 
 
@@ -36,10 +36,8 @@ class Recovery:
         return self.where / "pg_wal" / "RECOVERYXLOG"
 
     def ask(self, name: str, repository: Repository | None = None) -> GetOutcome:
-        outcome = get(
-            repository or self.archive.cluster.repository, name, str(self.destination), self.lineage,
-            data_directory=self.where,
-        )  # fmt: skip
+        archive = find_archive(repository or self.archive.cluster.repository, self.lineage, self.where)
+        outcome = get(archive, name, str(self.destination), self.lineage)
         assert self.destination.exists() == (outcome.status is GetStatus.FOUND)
         return outcome
 
@@ -57,22 +55,6 @@ class Recovery:
             self.ask(name, repository)
         assert not self.destination.exists()
         return caught.value
-
-
-@pytest.fixture
-def full(failover: Failover, archive: WalArchive, instance: Path, promoted: Path) -> WalArchive:
-    """Everything that both servers have archived, but for timeline 1's segments from the switch on."""
-    for path in [*failover.common(), *(path for path in failover.old.iterdir() if path.suffix == ".backup")]:
-        push(archive.cluster.repository, str(path), CLOCK, data_directory=instance)
-    for path in failover.new.iterdir():
-        push(archive.cluster.repository, str(path), CLOCK, data_directory=promoted)
-    return archive
-
-
-def lineage_of(archive: WalArchive, history: History) -> RecoveryLineage:
-    return RecoveryLineage(
-        archive.cluster.repository.id, archive.cluster.uuid, archive.system_id, archive.segment_size, history
-    )
 
 
 @pytest.fixture
@@ -159,6 +141,46 @@ def test_what_was_archived_after_the_plan_is_not_served(failover: Failover, alon
     outcome = bounded.ask(names[1])
     assert outcome.status is GetStatus.MISSING
     assert "after this restore was planned" in outcome.notes[0]
+
+
+def bounded(recovery: Recovery, flush: int) -> Recovery:
+    """The plan of `recovery` knew its segment at `flush` as a partial one that ended there."""
+    assert recovery.lineage is not None
+    return replace(recovery, lineage=replace(recovery.lineage, last_segment=(flush - 1) // SIZE, flush=Lsn(flush)))
+
+
+def test_of_a_planned_partial_no_later_byte_is_served(failover: Failover, along_one: Recovery, instance: Path) -> None:
+    """The rest may create a tablespace where a running server has one: the plan has not seen it."""
+    start = failover.switch // SIZE * SIZE
+    (known,) = along_one.archive.listing().partials
+    planned = bounded(along_one, known.flush)
+    served = partial_bytes(failover, along_one.archive)
+    name = name_of(1, start // SIZE)
+    assert planned.found(name) == served
+    put_partial(failover, along_one.archive, start + SIZE - 8192, b"longer")
+    assert planned.ask(name).flush == known.flush
+    assert planned.found(name) == served
+    path = send_old(failover, along_one.archive, instance)[0]
+    assert path.read_bytes() != served
+    assert planned.found(name) == served
+    assert along_one.found(name) == path.read_bytes()
+
+
+def test_a_planned_partial_that_is_gone_is_no_end_of_wal(
+    failover: Failover, along_one: Recovery, instance: Path
+) -> None:
+    (known,) = along_one.archive.listing().partials
+    planned = bounded(along_one, known.flush)
+    send_old(failover, along_one.archive, instance)
+    along_one.archive.cluster.repository.store.delete(known.key)
+    assert planned.fault(name_of(1, failover.switch // SIZE)).code == "wal-gap"
+
+
+def test_a_bound_within_a_segment_leaves_the_earlier_ones_whole(failover: Failover, along_two: Recovery) -> None:
+    first, second = failover.segments(2)[:2]
+    planned = bounded(along_two, number(second) * SIZE + 8192)
+    assert planned.found(first.name) == first.read_bytes()
+    assert planned.fault(second.name).code == "wal-gap"
 
 
 @pytest.mark.parametrize("name", ["", "RECOVERYXLOG", "000000010000000000000001.partial", "pg_control", "../x"])

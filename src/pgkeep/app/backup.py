@@ -12,7 +12,7 @@ from pgkeep.backup.tasks import content_length
 from pgkeep.clock import Clock
 from pgkeep.config.settings import Checkpoint
 from pgkeep.events import Announce
-from pgkeep.pg.datadir import EntryType
+from pgkeep.pg.entry import EntryType
 from pgkeep.pg.server import connect
 from pgkeep.store.local import LocalStore
 from pgkeep.store.open import open_store
@@ -66,10 +66,9 @@ def plan_backup(place: Place, choices: BackupChoices) -> BackupPlan:
         check_settings(facts)
         check_local(facts)
         directory, _ = scan_complete(server, facts.data_directory)
-    files = [entry for entry in directory.entries if entry.type is EntryType.FILE]
-    size = sum(content_length(entry) for entry in files)
+    sizes = [content_length(entry) for entry in directory.entries if entry.type is EntryType.FILE]
     return BackupPlan(
-        request, facts.version, facts.data_directory, len(files), size, len(directory.tablespaces)
+        request, facts.version, facts.data_directory, len(sizes), sum(sizes), len(directory.tablespaces)
     )  # fmt: skip
 
 

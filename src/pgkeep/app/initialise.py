@@ -1,6 +1,7 @@
 """`init`: find the server, make the repository, register the cluster, say what the server lacks.
 
-Nothing is made before the server has answered, and everything may be repeated.
+Nothing is made before the server has answered, and everything may be repeated.  What changes the server, or makes it
+write, is in `settle`.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pgkeep import __version__
-from pgkeep.app.place import APPLICATION, patient
+from pgkeep.app.place import APPLICATION
+from pgkeep.app.search import answering_server, check_owner
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.events import Announce, Phase, silent
@@ -31,10 +33,15 @@ from pgkeep.repo.repository import (
     open_repository,
     register_cluster,
 )
-from pgkeep.store.open import create_store, open_store
+from pgkeep.restore.preflight import volumes
+from pgkeep.restore.takeover import READ_AT_START, plan_takeover
+from pgkeep.store.disks import share_a_disk
+from pgkeep.store.open import create_store, directory_of, open_store
+from pgkeep.store.wrap.patient import patient
 from pgkeep.values.ids import ClusterUuid
+from pgkeep.values.quantity import show_size
 from pgkeep.wal.claims import Adoption, adopt
-from pgkeep.wal.setup import ArchiveSetup, plan_setup
+from pgkeep.wal.setup import NEED_A_RESTART, ArchiveSetup, Statement, plan_setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +51,27 @@ class InitRequest:
     url: str
     cluster_name: str
     connections: Sequence[str]
-    """Tried in this order; the first that answers counts."""
+    """Tried in this order, the first that answers counts; none: the server that runs on this machine is looked for."""
     program: Sequence[str]
     """How the server will start this pgkeep."""
     options: Sequence[str]
     """The global options of its `wal push %p`."""
     adopt: bool = False
     dry_run: bool = False
+
+    @property
+    def archive_command(self) -> str:
+        return f"{shell_command([*self.program, *self.options, 'wal', 'push'])} %p"
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where the backups go, as far as this machine can tell; bytes."""
+
+    database_size: int
+    free: int | None
+    """None for a store that is no directory."""
+    same_disk: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +87,7 @@ class InitReport:
     made_repository: bool
     registered: bool
     adoption: Adoption | None
+    storage: Storage
     setup: ArchiveSetup
 
 
@@ -74,13 +96,14 @@ def initialise(request: InitRequest, clock: Clock, announce: Announce = silent) 
     the store's.
     """
     announce(Phase("connect", "connecting to the server"))
-    connection, facts = _first_that_answers(request.connections)
-    if _is_here(facts):
+    connection, facts = answering_server(request.connections)
+    if is_here(facts):
         _check_account(request, owner_of(Path(facts.data_directory)))
+    if request.adopt:
+        _check_adoptable(facts)
     announce(Phase("register", f"opening the repository {request.url}"))
     repository, made = _open_or_create(request, clock, announce)
     cluster, registered = _registered(request, repository, facts, clock)
-    command = f"{shell_command([*request.program, *request.options, 'wal', 'push'])} %p"
     return InitReport(
         url=request.url,
         connection=connection,
@@ -90,25 +113,12 @@ def initialise(request: InitRequest, clock: Clock, announce: Announce = silent) 
         made_repository=made,
         registered=registered,
         adoption=_adoption(request, repository, connection, facts, clock) if cluster and repository else None,
-        setup=plan_setup(facts, command, missing_grants(connection, APPLICATION)),
+        storage=_storage(request, connection, facts),
+        setup=needed_setup(request, connection, facts),
     )
 
 
-def _first_that_answers(connections: Sequence[str]) -> tuple[str, ServerFacts]:
-    refused: Fault | None = None
-    for connection in connections:
-        try:
-            with server.connect(connection, APPLICATION) as session:
-                return connection, session.facts()
-        except Fault as fault:
-            if fault.code != "postgres-unreachable":
-                raise
-            refused = refused or fault
-    assert refused is not None, "there is always a connection to try"
-    raise refused
-
-
-def _is_here(facts: ServerFacts) -> bool:
+def is_here(facts: ServerFacts) -> bool:
     """True when the data directory that the server names is this host's, and not another one under the same path."""
     try:
         control = read_control(os.path.join(facts.data_directory, CONTROL_FILE))
@@ -117,20 +127,75 @@ def _is_here(facts: ServerFacts) -> bool:
     return control.system_identifier == facts.system_identifier
 
 
+def needed_setup(request: InitRequest, connection: str, facts: ServerFacts) -> ArchiveSetup:
+    """What the server lacks now; faults of the connection."""
+    with server.connect(connection, APPLICATION) as session:
+        pending = session.pending_restart(NEED_A_RESTART)
+        written = session.set_by_alter_system() if request.adopt else ()
+    setup = plan_setup(facts, request.archive_command, missing_grants(connection, APPLICATION), pending)
+    takeover = plan_takeover(written)
+    over = [_reset(name, "the restore left it, for a recovery that is over") for name in takeover.over]
+    apart = [
+        _reset(name, "the restore keeps this server to itself: take it back in production") for name in takeover.apart
+    ]
+    return replace(setup, statements=(*setup.statements, *over), advice=(*setup.advice, *apart))
+
+
+def _reset(name: str, why: str) -> Statement:
+    return Statement(f"ALTER SYSTEM RESET {name};", why, "restart" if name in READ_AT_START else "reload")
+
+
 def _check_account(request: InitRequest, owner: Account) -> None:
     """archive_command runs as the data directory's owner, with the server's environment."""
-    if not owner.is_self:
-        raise Fault(
-            "usage",
-            f"the server runs as {owner.name}, who could not write WAL into what this account makes",
-            hint=f"run it as that account: sudo -u {owner.name} pgkeep init ...",
-        )
+    check_owner(owner)
     if not answers_version(owner, request.program):
         raise Fault(
             "postgres-program",
             f"the server could not run this pgkeep as {shlex.join(request.program)!r}",
             hint="install pgkeep where every account can run it, or name a script that runs it in PGKEEP_PROGRAM",
         )
+
+
+def _check_adoptable(facts: ServerFacts) -> None:
+    """Before anything is registered: a server that follows another one has no timeline of its own to archive."""
+    if facts.in_recovery:
+        raise Fault(
+            "usage",
+            f"the server is still in recovery on timeline {facts.timeline}, which belongs to the server it comes from",
+            hint="let it open first, which gives it a timeline of its own: SELECT pg_promote(); then adopt it",
+        )
+    if not is_here(facts):
+        raise Fault(
+            "usage",
+            f"--adopt needs the data directory {facts.data_directory}, which this host or account cannot read",
+            hint="run it on the server's host, as the server's account",
+        )
+
+
+def _storage(request: InitRequest, connection: str, facts: ServerFacts) -> Storage:
+    with server.connect(connection, APPLICATION) as session:
+        size = session.size()
+    directory = directory_of(request.url)
+    if directory is None:
+        return Storage(size, None, same_disk=False)
+    same = is_here(facts) and share_a_disk(directory, facts.data_directory)
+    return Storage(size, volumes({directory: size})[0].free, same)
+
+
+def storage_warnings(report: InitReport) -> tuple[str, ...]:
+    """What makes the place a bad one for backups, as sentences."""
+    storage, warnings = report.storage, []
+    if storage.same_disk:
+        warnings.append(
+            f"{report.url} is on the same disk as the server's data: whatever destroys that disk takes the backups too."
+            " Use other storage, or copy the repository elsewhere regularly"
+        )
+    if storage.free is not None and storage.free < storage.database_size:
+        warnings.append(
+            f"{report.url} has {show_size(storage.free)} free, and the databases take"
+            f" {show_size(storage.database_size)}: compressed, they may or may not fit"
+        )
+    return tuple(warnings)
 
 
 def _open_or_create(request: InitRequest, clock: Clock, announce: Announce) -> tuple[Repository | None, bool]:
@@ -210,15 +275,9 @@ def _other_server(request: InitRequest, named: Cluster, facts: ServerFacts) -> F
 def _adoption(
     request: InitRequest, repository: Repository, connection: str, facts: ServerFacts, clock: Clock
 ) -> Adoption | None:
-    """Take over the timeline's claim, where that was asked for; usage when the data directory is elsewhere."""
+    """Take over the timeline's claim, where that was asked for."""
     if not request.adopt or request.dry_run:
         return None
-    if not _is_here(facts):
-        raise Fault(
-            "usage",
-            f"--adopt needs the data directory {facts.data_directory}, which this host or account cannot read",
-            hint="run it on the server's host, as the server's account",
-        )
     with server.connect(connection, APPLICATION) as session:
         position = session.wal_position()
     return adopt(repository, facts.data_directory, clock, timeline=facts.timeline, position=position)

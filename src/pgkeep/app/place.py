@@ -11,8 +11,7 @@ from pgkeep.config.settings import ClusterSettings, Settings
 from pgkeep.events import Announce, silent
 from pgkeep.repo.repository import Cluster, Repository, cluster_named, open_repository
 from pgkeep.store.open import open_store
-from pgkeep.store.port import Store
-from pgkeep.store.wrap.retrying import RetryingStore
+from pgkeep.store.wrap.patient import patient
 
 APPLICATION: Final = "pgkeep"
 """application_name of every connection."""
@@ -43,16 +42,18 @@ def open_place(settings: Settings, selection: Selection, clock: Clock, announce:
     return Place(chosen, repository, cluster_named(repository, chosen.name))
 
 
-def patient(store: Store, clock: Clock, announce: Announce = silent) -> Store:
-    """The store, asked again after `store-unreachable`."""
-    return RetryingStore(store, clock, _chance, announce=announce)
-
-
-def _chance() -> float:
-    """Uniform in [0, 1); the module `random` would cost `wal push` more to import than this."""
-    return int.from_bytes(os.urandom(4)) / (1 << 32)
-
-
 def available_processors() -> int:
     """Cores that this process may use (a container may have fewer than the machine)."""
     return len(os.sched_getaffinity(0))
+
+
+def known_backups(settings: Settings, selection: Selection) -> tuple[str, ...]:
+    """Ids of the cluster's backups, oldest first, for somebody who waits at a prompt: the store is asked only once.
+
+    no-repository, cluster-unknown, usage, and the store's faults.
+    """
+    from pgkeep.repo.backups import backup_ids  # `wal push` imports this file, and must not wait for manifests
+
+    repository = open_repository(open_store(settings.repository(selection.repo).url))
+    cluster = cluster_named(repository, settings.cluster(selection.cluster).name)
+    return tuple(str(one) for one in backup_ids(cluster))

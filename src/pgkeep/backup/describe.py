@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,7 +11,7 @@ from pgkeep import __version__
 from pgkeep.backup.source import Inventory
 from pgkeep.format.manifest import Database, Entry, EntryType, ManifestInfo, ServerInfo, Tablespace, Unit
 from pgkeep.pg.datadir import DataDirectory, tablespace_oid
-from pgkeep.pg.datadir import EntryType as DirectoryType
+from pgkeep.pg.entry import EntryType as DirectoryType
 from pgkeep.pg.facts import ServerFacts
 from pgkeep.pg.page import BLCKSZ
 from pgkeep.pg.server import StartedBackup, StoppedBackup
@@ -68,11 +68,15 @@ def _text(path: str) -> str:
 
 
 def manifest_info(
-    cluster: Cluster, facts: ServerFacts, course: Course, entries: Sequence[Entry], stored: int, bad: int
+    cluster: Cluster, facts: ServerFacts, course: Course, entries: Iterable[Entry], stored: int, bad: int
 ) -> ManifestInfo:
     """INFO of a full backup of a primary."""
-    files = [entry for entry in entries if entry.type is EntryType.FILE]
-    pages = sum(entry.size // BLCKSZ for entry in files if entry.unit is Unit.PAGES)
+    files = size = pages = 0
+    for entry in entries:
+        if entry.type is EntryType.FILE:
+            files += 1
+            size += entry.size
+            pages += entry.size // BLCKSZ if entry.unit is Unit.PAGES else 0
     return ManifestInfo(
         backup=course.backup,
         cluster=cluster.uuid,
@@ -94,11 +98,11 @@ def manifest_info(
         method_reason="every page was read and stored",
         base=None,
         base_proof="",
-        logical_bytes=sum(entry.size for entry in files),
+        logical_bytes=size,
         stored_bytes=stored,
         pages=pages,
         pages_changed=pages,
-        files=len(files),
+        files=files,
         bad_pages=bad,
     )
 

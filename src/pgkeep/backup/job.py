@@ -7,28 +7,28 @@ the store; the manifest is created when every pack is durable and every WAL segm
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pgkeep.backup.assemble import CopiedFile, EntryMaker, PackTable, bad_pages
+from pgkeep.backup.assemble import EntryMaker, bad_pages
+from pgkeep.backup.copied import Copied, PackTable
 from pgkeep.backup.describe import Course, databases, manifest_info, server_info, tablespaces
+from pgkeep.backup.naming import NameReading, Names
+from pgkeep.backup.report import Report
 from pgkeep.backup.source import (
     Inventory,
-    Names,
     attachments,
     check_local,
     check_mounted,
     check_settings,
     owner_name,
-    read_names,
     scan_complete,
 )
 from pgkeep.backup.tasks import Task, content_length, is_copied_apart, plan_tasks
 from pgkeep.backup.walwait import read_history, wait_for_archive
-from pgkeep.backup.worker import BackupWorker, PlacedExtent, RunResult, TaskResult, WorkerSettings
+from pgkeep.backup.worker import BackupWorker, TaskResult, WorkerSettings
 from pgkeep.clock import Clock
 from pgkeep.crew import Crew, prepare
 from pgkeep.errors import Fault
@@ -36,13 +36,16 @@ from pgkeep.events import Announce, Phase, Progress, Warned
 from pgkeep.format import names
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.manifest import BadPages, Entry, Inner, ManifestInfo, Outer, WalNeeds, WalRange
+from pgkeep.format.packed import PackedRows
 from pgkeep.pg.completeness import check_complete
 from pgkeep.pg.controlfile import CONTROL_FILE, read_control_bytes
-from pgkeep.pg.datadir import DataDirectory, EntryType
+from pgkeep.pg.datadir import DataDirectory
+from pgkeep.pg.entry import EntryTable, EntryType
 from pgkeep.pg.facts import Identity, ServerFacts
 from pgkeep.pg.page import BLCKSZ
 from pgkeep.pg.server import Server, StartedBackup, StoppedBackup, connect
 from pgkeep.repo.backups import seen_manifests, write_backup
+from pgkeep.repo.check import RepositoryAddress
 from pgkeep.repo.packwriter import PackWriter, WrittenPack
 from pgkeep.repo.repository import Cluster, Entropy, refuse_unknown_features
 from pgkeep.repo.walarchive import WalArchive
@@ -61,7 +64,7 @@ class BackupRequest:
     label: str = "pgkeep"
     fast_checkpoint: bool = True
     processes: int = 2
-    level: int = 2
+    level: int = 1
     archive_timeout: float = 60.0
 
 
@@ -85,7 +88,7 @@ def run_backup(
     Faults: postgres-*, datadir-*, cluster-mismatch, backup-invalidated, wal-not-archived, wal-differs, worker-died,
     io, and those of the store.
     """
-    prepare(BackupWorker)  # its imports run beside the connecting and the checkpoint
+    prepare(BackupWorker.__module__)  # its imports run beside the connecting and the checkpoint
     refuse_unknown_features(cluster.repository.store, "write")
     with ExitStack() as stack:
         server = stack.enter_context(connect(request.connection))
@@ -125,7 +128,7 @@ class _Job:
     server: Server
     facts: ServerFacts
     backup: BackupId
-    copied: dict[int, CopiedFile] = field(default_factory=dict)
+    copied: Copied = field(default_factory=lambda: Copied(PackTable()))
     packs: list[WrittenPack] = field(default_factory=list)
     uncommitted: set[ObjectId] = field(default_factory=set)
     watched: float = 0.0
@@ -139,8 +142,7 @@ class _Job:
         identity = self.server.identity()
         if identity.timeline != self.facts.timeline:
             self.server.check_same(self.facts.identity)
-        with ThreadPoolExecutor(1) as side:
-            naming = side.submit(self._names)
+        with NameReading(self.request.connection, self.announce) as naming:
             directory, inventory, control = self._copy(started, identity)
             stopped = self._stop(identity)
             names_read = naming.result()
@@ -181,9 +183,9 @@ class _Job:
             for result in crew.run(tasks, lambda: self._watch(identity)):
                 self.uncommitted.update(result.packs)
                 by_worker[result.worker] = result.stored
-                done += sum(run.length for run in result.runs)
+                done += result.reported.length
                 stored = sum(by_worker.values())
-                self._keep(result.runs)
+                self.copied.add(result.reported)
                 self.announce(Progress(done, total, stored))
             for written in crew.finish():
                 self._own(written)
@@ -193,11 +195,8 @@ class _Job:
         return directory, inventory, control
 
     def _worker_settings(self, started: StartedBackup) -> WorkerSettings:
-        repository = self.cluster.repository
         return WorkerSettings(
-            repository.store.url,
-            repository.id,
-            repository.keys.root,
+            RepositoryAddress.of(self.cluster.repository),
             self.cluster.uuid,
             self.facts.data_directory,
             self.request.level,
@@ -205,22 +204,9 @@ class _Job:
             started.lsn,
         )
 
-    def _keep(self, runs: Sequence[RunResult]) -> None:
-        for run in runs:
-            self.copied.setdefault(run.file, CopiedFile()).add(run)
-
     def _own(self, written: Sequence[WrittenPack]) -> None:
         self.packs += written
         self.uncommitted.update(pack.id for pack in written)
-
-    def _names(self) -> Names:
-        """Runs beside the copying, over connections of its own; a backup without names is still a backup."""
-        try:
-            with connect(self.request.connection) as server:
-                return read_names(server, self.announce)
-        except Fault as fault:
-            self.announce(Warned("names-unread", f"the names of relations are not in the backup: {fault.message}"))
-            return Names([], [])
 
     def _watch(self, identity: Identity, *, now: bool = False) -> None:
         """Notice a lost connection, a restart or a promotion before hours are spent."""
@@ -242,10 +228,10 @@ class _Job:
         Relation files are left aside: they vanish by DROP and TRUNCATE, and WAL knows.
         """
         after = Inventory.of(self.server)
-        kept = tuple(
+        kept = EntryTable(
             entry
             for number, entry in enumerate(directory.entries)
-            if entry.fork is None and not (number in self.copied and self.copied[number].vanished)
+            if entry.fork is None and number not in self.copied.vanished
         )
         left = replace(directory, entries=kept)
         fault = check_complete(left, before.homes_still_in(after), before.tablespaces_still_in(after))
@@ -265,34 +251,33 @@ class _Job:
 
     # ---- the manifest
 
-    def _entries(self, directory: DataDirectory, control: bytes) -> tuple[list[Entry], PackTable]:
+    def _entries(self, directory: DataDirectory, control: bytes) -> PackedRows[Entry]:
         """The manifest's entries; writes the last pack, of pg_control and the extent maps."""
         repository = self.cluster.repository
         writer = PackWriter(
             repository, self.cluster.uuid, self.clock, page_size=BLCKSZ, level=self.request.level,
             entropy=self.entropy,
         )  # fmt: skip
-        table = PackTable()
         maker = EntryMaker(
-            table,
+            self.copied,
             lambda path, data: writer.add_bytes(path, 0, memoryview(data), FrameKind.MAPS),
             repository.keys.extent_map,
         )
         for number, entry in enumerate(directory.entries):
             if entry.type is EntryType.FILE and is_copied_apart(entry.path):
+                report = Report()
                 place = writer.add_bytes(os.fsencode(entry.path), 0, memoryview(control))
-                run = RunResult(number, 0, len(control), [PlacedExtent(*place, len(control))])
-                self._keep([run])
-        entries = list(maker.entries(directory.entries, self.copied))
+                report.place(number, 0, place, len(control))
+                self.copied.add(report.done())
+        entries = PackedRows(Entry, maker.entries(directory.entries))
         self._own(writer.finish())
-        return entries, table
+        return entries
 
     def _commit(
-        self, course: Course, directory: DataDirectory, content: tuple[list[Entry], PackTable], found: Names,
+        self, course: Course, directory: DataDirectory, entries: PackedRows[Entry], found: Names,
         inventory: Inventory, needs: WalNeeds,
     ) -> ManifestInfo:  # fmt: skip
         self.announce(Phase("commit", "writing the manifest"))
-        entries, table = content
         bad = bad_pages(directory.entries, self.copied, course.stopped.lsn)
         for file in bad:
             self._warn_of(file)
@@ -310,11 +295,11 @@ class _Job:
             tablespaces=tablespaces(inventory, directory),
             databases=databases(inventory),
         )
-        outer = Outer(info, seen_manifests(self.cluster), table.rows(self.packs))
+        outer = Outer(info, seen_manifests(self.cluster), self.copied.packs.rows(self.packs))
         self._create_manifest(outer, inner, entries)
         return info
 
-    def _create_manifest(self, outer: Outer, inner: Inner, entries: Sequence[Entry]) -> None:
+    def _create_manifest(self, outer: Outer, inner: Inner, entries: Iterable[Entry]) -> None:
         """From here on a manifest may name the packs: an interrupt or an outage can come after it got its name.
 
         They are given back only where it is certain that it did not.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pgkeep.errors import Fault
 from pgkeep.events import Announce, Warned
-from pgkeep.format.manifest import Attachment, Collation, Relation
+from pgkeep.format.manifest import Attachment
 from pgkeep.pg.completeness import DatabaseHome, check_complete
 from pgkeep.pg.controlfile import CONTROL_FILE, read_control
 from pgkeep.pg.datadir import DataDirectory, scan
@@ -114,13 +113,13 @@ class Inventory:
         return cls(server.databases(), server.tablespaces())
 
     def homes_still_in(self, later: Inventory) -> list[DatabaseHome]:
-        """Databases that were there before and after, where they were: their files must be in the backup."""
-        after = {(database.oid, database.tablespace) for database in later.databases}
-        return [
-            DatabaseHome(database.oid, database.tablespace)
-            for database in self.databases
-            if (database.oid, database.tablespace) in after and not _is_being_dropped(database)
-        ]
+        """Databases that were there before and after, where they were: their files must be in the backup.
+
+        One that is being dropped has lost them, or is about to.
+        """
+        after = {(each.oid, each.tablespace) for each in later.databases if not each.is_invalid}
+        homes = (DatabaseHome(database.oid, database.tablespace) for database in self.databases)
+        return [home for home in homes if home in after]
 
     def tablespaces_still_in(self, later: Inventory) -> list[int]:
         """Likewise."""
@@ -128,16 +127,12 @@ class Inventory:
         return [tablespace.oid for tablespace in self.tablespaces if tablespace.oid in after]
 
 
-def _is_being_dropped(database: Database) -> bool:
-    return not database.allow_connections and not database.is_template
-
-
 def scan_complete(server: Server, path: str) -> tuple[DataDirectory, Inventory]:
     """Scan until nothing is missing; a relation in the middle of its DROP may need a second look."""
     before = Inventory.of(server)
     fault: Fault | None = None
     for _ in range(3):
-        directory = scan(path)
+        directory = _scan(path)
         after = Inventory.of(server)
         fault = check_complete(directory, before.homes_still_in(after), before.tablespaces_still_in(after))
         if fault is None:
@@ -145,6 +140,16 @@ def scan_complete(server: Server, path: str) -> tuple[DataDirectory, Inventory]:
         before = after
     assert fault is not None
     raise fault
+
+
+def _scan(path: str) -> DataDirectory:
+    """A tablespace that is dropped while it is listed looks like one that went away: the next scan has none of it."""
+    try:
+        return scan(path)
+    except Fault as fault:
+        if fault.code not in ("datadir-invalid", "io"):
+            raise
+        return scan(path)
 
 
 def check_mounted(directory: DataDirectory, tablespaces: Iterable[int]) -> None:
@@ -187,54 +192,3 @@ def owner_name(path: str) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Names that make the files mean something later."""
-
-    relations: Sequence[Relation]
-    collations: Sequence[Collation]
-
-
-def read_names(server: Server, announce: Announce) -> Names:
-    """Relation names and collation versions of every database that allows connections."""
-
-    def unread(database: Database, fault: Fault) -> None:
-        text = f"the names of relations in database {database.name} are not in the backup: {fault.message}"
-        announce(Warned("names-unread", text))
-
-    relations = [
-        Relation(
-            database=name.database,
-            oid=name.oid,
-            filenode=name.filenode,
-            schema=_raw(name.schema),
-            name=_raw(name.name),
-            kind=name.kind,
-            pages=max(name.pages, 0),
-            rows=name.tuples,
-            tablespace=name.tablespace,
-        )
-        for name in server.all_relation_names(unread)
-    ]
-    return Names(relations, list(_collations(server)))
-
-
-def _collations(server: Server) -> Iterator[Collation]:
-    """The databases' own first ("" as name), then those that objects depend on."""
-    for database in server.databases():
-        if database.actual_collation_version:
-            version = database.actual_collation_version
-            yield Collation(database=_raw(database.name), name=b"", provider="", version=version)
-        if not database.allow_connections:
-            continue
-        with suppress(Fault):  # a database that cannot be read was reported with its relation names
-            for found in server.collations(database):
-                name = _raw(f"{found.schema}.{found.name}")
-                version = found.actual_version
-                yield Collation(database=_raw(database.name), name=name, provider=found.provider, version=version)
-
-
-def _raw(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

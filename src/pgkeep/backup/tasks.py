@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgkeep.pg.controlfile import CONTROL_FILE
-from pgkeep.pg.datadir import Entry, EntryType
+from pgkeep.pg.entry import Entry, EntryType
 from pgkeep.pg.page import BLCKSZ
 
 RUN_SIZE: Final = 32 << 20

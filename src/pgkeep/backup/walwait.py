@@ -12,7 +12,7 @@ from pgkeep.pg.facts import ArchiverState
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.values.wal import Segment, history_name
 
-POLL: Final = 0.1
+POLL: Final = 0.05
 """Seconds between two looks into the archive."""
 
 

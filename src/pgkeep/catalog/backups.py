@@ -93,7 +93,7 @@ def _view(cluster: Cluster, info: ManifestInfo) -> _View:
 
 def _row(cluster: Cluster, backup: BackupId, info: ManifestInfo, view: _View) -> BackupRow:
     size = info.wal_segment_size
-    own = _own_history(cluster, backup, info, view)
+    own = own_history(cluster, info, view.timelines)
     known = {own.timeline: own, **view.timelines.histories}
     stop = Lsn(info.stop_lsn)
     chosen = default_timeline(known, view.listing, info.timeline, stop)
@@ -105,11 +105,12 @@ def _row(cluster: Cluster, backup: BackupId, info: ManifestInfo, view: _View) ->
     return BackupRow(backup, info, window=_window(info, chosen.timeline, reached, chosen.others, view))
 
 
-def _own_history(cluster: Cluster, backup: BackupId, info: ManifestInfo, view: _View) -> History:
-    """The lineage on which the backup was made; from its manifest where the archive has no (readable) file."""
-    known = view.timelines.histories.get(info.timeline)
+def own_history(cluster: Cluster, info: ManifestInfo, timelines: Timelines) -> History:
+    """The lineage on which a backup was made; from its manifest where the archive has no (readable) file.  Damaged."""
+    known = timelines.histories.get(info.timeline)
     if known is not None and (known.switches or info.timeline == 1):
         return known
+    backup = BackupId(info.backup)
     text = read_manifest(cluster, backup).inner.wal.history
     return parse_history(info.timeline, text, names.backup(cluster.uuid, backup)) if text else History(info.timeline)
 
@@ -118,7 +119,7 @@ def _window(info: ManifestInfo, timeline: int, reached: Reach, others: tuple[int
     return Window(
         timeline,
         Lsn(info.stop_lsn),
-        _time(info),
+        stopped_at(info),
         reached.end,
         _archived(reached, timeline, view),
         reached.gap,
@@ -126,7 +127,8 @@ def _window(info: ManifestInfo, timeline: int, reached: Reach, others: tuple[int
     )
 
 
-def _time(info: ManifestInfo) -> datetime:
+def stopped_at(info: ManifestInfo) -> datetime:
+    """When the backup ended, by the server's clock (aware); Damaged."""
     try:
         return datetime.fromisoformat(info.stopped)
     except ValueError:

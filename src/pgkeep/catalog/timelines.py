@@ -45,6 +45,8 @@ class Timelines:
 
     histories: dict[int, History]
     damaged: dict[int, Damaged]
+    without: tuple[int, ...] = ()
+    """Timelines behind the first that have WAL and no history anywhere: which one they descend from is not known."""
 
 
 def read_timelines(archive: WalArchive, listing: Listing | None = None, known: Iterable[History] = ()) -> Timelines:
@@ -61,10 +63,12 @@ def read_timelines(archive: WalArchive, listing: Listing | None = None, known: I
         except Damaged as damage:
             if timeline not in found:
                 damaged[timeline] = damage
+    first = min(with_wal(listed), default=1)
+    without = [t for t in with_wal(listed) if t > first and t not in found and t not in damaged]
     for timeline in with_wal(listed):
         if timeline not in damaged:
             found.setdefault(timeline, History(timeline))
-    return Timelines(dict(sorted(found.items())), damaged)
+    return Timelines(dict(sorted(found.items())), damaged, tuple(without))
 
 
 def histories(archive: WalArchive) -> dict[int, History]:
@@ -110,12 +114,12 @@ def default_timeline(known: Mapping[int, History], listing: Listing, timeline: i
     others = tuple(
         number
         for number, history in sorted(candidates.items())
-        if number != chosen and _lives_beside(listing, history, candidates[chosen])
+        if number != chosen and lives_beside(listing, history, candidates[chosen])
     )
     return DefaultTimeline(chosen, others)
 
 
-def _lives_beside(listing: Listing, branch: History, chosen: History) -> bool:
+def lives_beside(listing: Listing, branch: History, chosen: History) -> bool:
     """True when `branch` has WAL that `chosen` does not contain."""
     numbers = listing.segments.get(branch.timeline, [])
     if branch.timeline not in chosen.timelines():

@@ -32,7 +32,7 @@ from pgkeep.repo.check import (
     check_wal,
     is_damage,
 )
-from pgkeep.repo.repository import Cluster
+from pgkeep.repo.repository import Cluster, damaged_incarnations
 from pgkeep.repo.walarchive import Listing, WalArchive
 from pgkeep.values.ids import BackupId, ClusterUuid, ObjectId
 from pgkeep.values.lsn import Lsn
@@ -62,6 +62,8 @@ class VerifyReport:
 
     backups: tuple[BackupVerdict, ...]
     wal_problems: tuple[str, ...]
+    cluster_problems: tuple[str, ...]
+    """Incarnations of any cluster of the repository that cannot be read."""
     packs: int
     wal_objects: int
     bytes: int
@@ -69,7 +71,7 @@ class VerifyReport:
 
     @property
     def is_sound(self) -> bool:
-        return not self.wal_problems and all(verdict.is_sound for verdict in self.backups)
+        return not self.wal_problems and not self.cluster_problems and all(verdict.is_sound for verdict in self.backups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announc
     began = clock.monotonic()
     announce(Phase("manifests", "reading the manifests"))
     findings = _Findings()
+    damaged = damaged_incarnations(cluster.repository)
     manifests = _manifests(cluster, findings)
     archives = [WalArchive(cluster, info.system_id, info.wal_segment_size) for info in cluster.incarnations]
     tasks = list(_tasks(cluster, manifests, archives, findings))
@@ -171,7 +174,8 @@ def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announc
     read = sorted({*manifests, *findings.unreadable})
     verdicts = tuple(_verdict(backup, manifests.get(backup), listed, findings) for backup in read)
     seconds = clock.monotonic() - began
-    return VerifyReport(verdicts, wal, findings.packs, findings.wal_objects, findings.bytes, seconds)
+    problems = tuple(f"{one.fault.message}; what belongs to it is out of reach" for one in damaged)
+    return VerifyReport(verdicts, wal, problems, findings.packs, findings.wal_objects, findings.bytes, seconds)
 
 
 def _manifests(cluster: Cluster, findings: _Findings) -> dict[BackupId, Manifest]:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from pgkeep.catalog.walfacts import Sought, WalScan, fold
+from pgkeep.catalog.walread import Gathered, ReadSegment
 from pgkeep.errors import Fault
+from pgkeep.format.limits import MAX_FRAME_DATA
 from pgkeep.pg.programs import Programs
 from pgkeep.pg.walborder import first_record
 from pgkeep.pg.waldump import WalRange, end_of_wal, read_records
@@ -28,6 +30,8 @@ from pgkeep.values.wal import History, Segment
 
 BATCH_BYTES: Final = 128 << 20
 """WAL that a batch holds on disk, unless a single segment is larger."""
+_ZEROS: Final = bytes(MAX_FRAME_DATA)
+_LOOK: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +56,20 @@ class Reading:
     """Number of the last full segment."""
     partial: Partial | None
     programs: Programs
-    sought: Sought
     scratch: Path | None
 
 
-def plan_batches(first: Lsn, last: int, size: int) -> list[Batch]:
-    """Cut the segments of `size` bytes from the one that holds `first` to number `last` into batches, ascending."""
+def plan_batches(first: Lsn, last: int, size: int, *, is_end: bool = True) -> list[Batch]:
+    """Cut the segments of `size` bytes from the one that holds `first` to number `last` into batches, ascending.
+
+    `is_end` says that no WAL follows: the last batch is then read to the end of what is valid.
+    """
     step = max(BATCH_BYTES // size, 1)
     borders = [*range(first // size, last + 1, step), last + 1]
-    return [Batch(Lsn(max(first, begin * size)), Lsn(end * size), end == last + 1) for begin, end in pairwise(borders)]
+    return [
+        Batch(Lsn(max(first, begin * size)), Lsn(end * size), is_end and end == last + 1)
+        for begin, end in pairwise(borders)
+    ]
 
 
 class BatchReader:
@@ -71,8 +80,8 @@ class BatchReader:
         self._reading = reading
         self._size = archive.segment_size
 
-    def run(self, batch: Batch) -> tuple[Batch, WalScan]:
-        """What the batch's records say.  Faults as `walscan.scan`."""
+    def run(self, batch: Batch) -> tuple[Batch, list[ReadSegment]]:
+        """What the records say that begin in each of the batch's segments.  Faults as `walscan.scan`."""
         with tempfile.TemporaryDirectory(prefix="pgkeep-wal-", dir=self._reading.scratch) as name:
             directory = Path(name)
             for number in batch.numbers(self._size):
@@ -82,17 +91,25 @@ class BatchReader:
     def finish(self) -> None:
         """Nothing is kept between batches."""
 
-    def _read(self, directory: Path, batch: Batch) -> WalScan:
+    def _read(self, directory: Path, batch: Batch) -> list[ReadSegment]:
         start = self._start(directory, batch)
-        end = None if batch.is_last else self._fetch_crossing(directory, batch)
-        if start >= batch.end:  # one record fills the whole batch
-            return WalScan(batch.start, batch.end)
-        source = WalRange(directory, self._reading.history.timeline, start, end)
-        records = (record for record in read_records(self._reading.programs, source) if record.lsn < batch.end)
-        summary_end = batch.end
-        if batch.is_last:
-            summary_end = end_of_wal(self._reading.programs, directory, source.timeline, start)
-        return fold(records, self._reading.sought, batch.start, summary_end)
+        behind = None if batch.is_last else self._fetch_crossing(directory, batch)
+        found = Gathered(batch.numbers(self._size), self._size)
+        if start < batch.end:  # otherwise one record fills the whole batch
+            source = WalRange(directory, self._reading.history.timeline, start, behind)
+            records = read_records(self._reading.programs, source)
+            found.take(record for record in records if record.lsn < batch.end)
+        if behind is None:
+            behind = end_of_wal(self._reading.programs, directory, self._reading.history.timeline, start)
+        return found.segments(self._ends(directory, batch, behind))
+
+    def _ends(self, directory: Path, batch: Batch, behind: Lsn) -> list[Lsn]:
+        """Where the last record that begins in each segment, or goes on through it, ends."""
+        found: list[Lsn] = []
+        for number in batch.numbers(self._size)[1:]:
+            with self._path(directory, number).open("rb") as file:
+                found.append(first_record(file.read(WAL_PAGE), number * self._size, self._size))
+        return [*found, behind]
 
     def _start(self, directory: Path, batch: Batch) -> Lsn:
         """The first record of the batch: a caller's own start is one, a border is in the middle of one."""
@@ -104,23 +121,23 @@ class BatchReader:
     def _fetch_crossing(self, directory: Path, batch: Batch) -> Lsn:
         """Lay out what the last record needs behind the batch; where that record ends."""
         number = batch.end // self._size
-        beginning = self._content(number, WAL_PAGE)
+        beginning = b"".join(self._content(number, WAL_PAGE))
         end = first_record(beginning, batch.end, self._size)
         while number * self._size < end:
             self._place(directory, number, self._content(number, end - number * self._size))
             number += 1
         return end
 
-    def _content(self, number: int, length: int | None = None) -> bytes:
-        """A segment's bytes, or at least its first `length`.  Fault 'wal-gap' when it is not there."""
+    def _content(self, number: int, length: int | None = None) -> Iterable[bytes | memoryview]:
+        """A segment's bytes in pieces, or at least its first `length`.  Fault 'wal-gap' when it is not there."""
         reading = self._reading
         try:
             if number > reading.last and reading.partial is not None:
-                return self._archive.partial(reading.partial)
+                return [self._archive.partial(reading.partial)]
             segment = Segment(reading.history.segment_timeline(number, self._size), number)
             if length is None or length >= self._size:
-                return self._archive.segment(segment)
-            return self._archive.beginning(segment, length)
+                return self._archive.pieces(segment)
+            return [self._archive.beginning(segment, length)]
         except Fault as fault:
             if fault.code != "object-missing":
                 raise
@@ -129,15 +146,26 @@ class BatchReader:
     def _path(self, directory: Path, number: int) -> Path:
         return directory / Segment(self._reading.history.timeline, number).name(self._size)
 
-    def _place(self, directory: Path, number: int, content: bytes) -> None:
-        """Write a segment's file, sparse behind `content`; Fault 'io'."""
+    def _place(self, directory: Path, number: int, content: Iterable[bytes | memoryview]) -> None:
+        """Write a segment's file, sparse where there are zeros and behind `content`; Fault 'io'."""
         path = self._path(directory, number)
         try:
-            path.write_bytes(content)
-            os.truncate(path, self._size)
+            with path.open("wb") as file:
+                for piece in content:
+                    # The rest of a segment that was switched is zeros: they need no place on disk.
+                    if _is_zeros(piece):
+                        file.seek(len(piece), os.SEEK_CUR)
+                    else:
+                        file.write(piece)
+                file.truncate(self._size)
         except OSError as error:
             raise Fault(
                 "io",
                 f"{path} could not be written: {error.strerror}",
                 hint="free space in the temporary directory, or name another one with TMPDIR",
             ) from error
+
+
+def _is_zeros(piece: bytes | memoryview) -> bool:
+    # A look at the beginning spares a copy of nearly all that are not.
+    return bytes(piece[:_LOOK]) == _ZEROS[: min(_LOOK, len(piece))] and bytes(piece) == _ZEROS[: len(piece)]

@@ -6,29 +6,41 @@ Rules of this file:
 2. What goes wrong is said on stderr in the words of `render.output`: that is the server's log.
 3. `wal get` answers 1 for "no such file" alone.  Everything else that fails is above 125, because PostgreSQL takes
    1 to 125 for the end of WAL and opens the server (RestoreArchivedFile in xlogarchive.c).
+4. A `wal push` of what is archived already ends after `wal.marker` has said so.  Until then nothing is imported but
+   what an interpreter has loaded when it starts: even typing costs as much again as that start.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
 
 OUTAGE: Final = 200
 """A failed `wal get` that is not known to be "no such file"; wal.get.EXIT_FAILED, without its imports."""
-_WITH_VALUE: Final = ("--config", "--cluster", "--repo", "--lineage")
+_WITH_VALUE: Final = ("--config", "--cluster", "--repo", "--lineage", "--spool")
+_OF_GET: Final = ("--lineage", "--spool")
 _FLAGS: Final = ("--json", "--quiet", "-v", "--verbose", "--no-color", "--yes")
-_OPERANDS: Final = {"push": 1, "get": 2}
+_OPERANDS: Final = {"push": 1, "get": 2, "prefetch": 1}
 
 
-class WalCall(NamedTuple):
-    """`wal push PATH` or `wal get NAME DESTINATION`, with the options that matter to them."""
+class WalCall:
+    """`wal push PATH` or `wal get NAME DESTINATION`, with the options that matter to them.
 
-    action: str
-    operands: list[str]
-    options: dict[str, str]
-    verbose: bool
+    `wal prefetch SPOOL` is what a `wal get` starts; nobody types it.
+    """
+
+    __slots__ = ("action", "operands", "options", "verbose")
+
+    def __init__(self, action: str, operands: list[str], options: dict[str, str], verbose: bool) -> None:
+        self.action = action
+        self.operands = operands
+        self.options = options
+        self.verbose = verbose
 
 
 def is_wal_get(argv: Sequence[str]) -> bool:
@@ -42,6 +54,14 @@ def version() -> int:
 
     print(f"pgkeep {__version__}")
     return 0
+
+
+def add_packages() -> None:
+    """Let packages be imported, where the interpreter was started without `site` to save its time (-S)."""
+    if sys.flags.no_site and "site" not in sys.modules:
+        import site
+
+        site.main()
 
 
 def parse(argv: Sequence[str]) -> WalCall | None:
@@ -62,7 +82,7 @@ def parse(argv: Sequence[str]) -> WalCall | None:
             words.append(word)
     if len(words) < 2 or words[0] != "wal" or len(words) != 2 + _OPERANDS.get(words[1], -1):
         return None
-    if "" in options.values() or ("--lineage" in options and words[1] != "get"):
+    if "" in options.values() or (words[1] == "push" and not options.keys().isdisjoint(_OF_GET)):
         return None
     return WalCall(words[1], words[2:], options, verbose)
 
@@ -70,26 +90,90 @@ def parse(argv: Sequence[str]) -> WalCall | None:
 def serve(call: WalCall) -> int:
     """The exit status; nothing is raised but KeyboardInterrupt."""
     try:
-        return _push(call) if call.action == "push" else _get(call)
+        return _ACTIONS[call.action](call)
     except Exception as error:
         return _failed(call, error)
 
 
 def _push(call: WalCall) -> int:
-    from pgkeep.app.archive import Access, wal_push
+    from pgkeep.wal import marker
 
-    wal_push(Access(_config(call), os.environ, call.options.get("--repo")), call.operands[0])
+    path = call.operands[0]
+    if marker.await_archived(path, call.options, os.environ):
+        return 0
+    add_packages()
+    from pgkeep.app.push import wal_push
+
+    config = _config(call)
+    terms = marker.terms(call.options, os.environ, config, _passed(call, config))
+    wal_push(config, os.environ, call.options.get("--repo"), path, terms)
     return 0
 
 
 def _get(call: WalCall) -> int:
+    name, destination = call.operands
+    spool = call.options.get("--spool")
+    if spool is not None and _take(spool, name, destination):
+        return 0
+    add_packages()
     from pgkeep.app.archive import Access, wal_get
 
-    name, destination = call.operands
     access = Access(_config(call), os.environ, call.options.get("--repo"))
-    outcome = wal_get(access, name, destination, call.options.get("--lineage"))
-    say(*(f"warning: {note}" for note in outcome.notes))
-    return outcome.status.value
+    served = wal_get(access, name, destination, call.options.get("--lineage"), spool)
+    say(*(f"warning: {note}" for note in served.outcome.notes))
+    if spool is not None and served.fetch_ahead:
+        _start_prefetch(call, spool)
+    return served.outcome.status.value
+
+
+def _take(spool: str, name: str, destination: str) -> bool:
+    """True when the file has come into the spool since restore_command looked there."""
+    from pgkeep.wal.spool import Spool
+
+    place = Spool(spool)
+    return place.belongs_to(os.curdir) and place.take(name, destination)
+
+
+def _start_prefetch(call: WalCall, spool: str) -> None:
+    """Let this program run on as `wal prefetch`; PostgreSQL waits for this process alone.
+
+    It stays in the session of the startup process, so that it knows when recovery ends (wal/prefetch.py).
+    """
+    given = [word for name in _WITH_VALUE if name != "--spool" and name in call.options
+             for word in (name, call.options[name])]  # fmt: skip
+    program = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]
+    nowhere = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    try:
+        os.posix_spawn(sys.executable, [*program, *given, "wal", "prefetch", spool], os.environ, file_actions=nowhere)
+    except OSError as error:
+        say(f"warning: WAL is not fetched ahead: {error.strerror}")
+
+
+def _prefetch(call: WalCall) -> int:
+    """Ends with 0 whatever happens: as a container's first process the server inherits this one, and would take any
+    other end for a crash of its own (CleanupBackend in postmaster.c)."""
+    import signal
+
+    add_packages()
+    from pgkeep.app.archive import Access, wal_prefetch
+
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        _close_inherited()
+        access = Access(_config(call), os.environ, call.options.get("--repo"))
+        wal_prefetch(access, call.operands[0], call.options.get("--lineage"))
+    finally:
+        os._exit(0)
+
+
+def _close_inherited() -> None:
+    """The startup process leaves its files open to restore_command; kept open, a removed one would keep its space."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.close(int(name))
+            except OSError:  # the descriptor of this very listing
+                continue
 
 
 def _config(call: WalCall) -> str:
@@ -97,6 +181,25 @@ def _config(call: WalCall) -> str:
 
     named = os.environ.get("PGKEEP_CONFIG")
     return find(call.options.get("--config"), named, os.getcwd(), os.path.expanduser("~"))
+
+
+def _passed(call: WalCall, config: str) -> Sequence[str]:
+    """Where a configuration would have counted more than the one that was found, had there been one."""
+    if call.options.get("--config") or os.environ.get("PGKEEP_CONFIG"):
+        return ()
+    from pgkeep.config.find import candidates
+
+    usual = candidates(os.getcwd(), os.path.expanduser("~"))
+    return usual[: usual.index(config)] if config in usual else ()
+
+
+def _say_backlog(path: str) -> None:
+    """While archiving fails the disk fills: when, the server's log should say before it happens."""
+    add_packages()
+    from pgkeep.app.push import waiting_wal
+
+    if sentence := waiting_wal(path):
+        say(f"warning: {sentence}")
 
 
 def _failed(call: WalCall, error: Exception) -> int:
@@ -108,11 +211,16 @@ def _failed(call: WalCall, error: Exception) -> int:
     else:
         say(f"error: internal error: {type(error).__name__}: {error}", "hint: run it again with -v, and report that")
         status = 1
+    if call.action == "push":
+        _say_backlog(call.operands[0])
     if call.verbose:
         import traceback
 
         say(traceback.format_exc())
     return OUTAGE if call.action == "get" else status
+
+
+_ACTIONS: Final = {"push": _push, "get": _get, "prefetch": _prefetch}
 
 
 def say(*lines: str) -> None:

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import click
 
 from pgkeep.cli.ask import ask
-from pgkeep.cli.program import own_command
+from pgkeep.cli.program import hook_command
 from pgkeep.cli.session import Session
 from pgkeep.cli.verb import Verb, epilog
-from pgkeep.config.find import FILE_NAME, find_or_none
+from pgkeep.config.find import find_or_none, place_for_new
 from pgkeep.config.generate import configuration
 from pgkeep.config.load import load
 from pgkeep.errors import Fault
 from pgkeep.events import Noted
+from pgkeep.store.disks import existing_parent
 
-USUAL_CONNECTIONS = ("", "host=/var/run/postgresql", "host=/tmp", "host=localhost")
-"""Tried when none is named: libpq's own defaults (PGHOST, PGSERVICE ...), then the usual sockets."""
+LIBPQ_NAMES_A_SERVER = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE")
+"""With one of these set, libpq's own defaults are the choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class _Intent:
     short_help="Begin: repository, configuration, and what the server lacks.",
     epilog=epilog(
         [
-            "sudo -u postgres pgkeep init --repository file:///mnt/nas/pg",
+            "sudo -u postgres pgkeep init --repository /mnt/nas/pg",
+            "sudo -u postgres pgkeep init --apply         run the SQL that is missing",
             'pgkeep --cluster billing init --repository /mnt/nas/pg --connection "host=/run/postgresql port=5433"',
             "pgkeep init --adopt       the server was upgraded, or a restored one takes over",
         ],
@@ -47,15 +49,21 @@ class _Intent:
 )
 @click.option("--repository", metavar="URL", help="Where backups go: file:///mnt/nas/pg.")
 @click.option("--connection", metavar="DSN", help="Any libpq connection string; looked for when left out.")
+@click.option("--apply", is_flag=True, help="Run the SQL that is missing; never a restart.")
 @click.option("--adopt", is_flag=True, help="This server continues the cluster of that name: take over its archive.")
+@click.option("--proof/--no-proof", default=True, help="See a WAL segment arrive (may switch WAL), or believe it.")
 @click.pass_obj
-def command(session: Session, repository: str | None, connection: str | None, adopt: bool) -> None:
+def command(
+    session: Session, repository: str | None, connection: str | None, apply: bool, adopt: bool, proof: bool
+) -> None:
     """Make the repository, register the cluster, write pgkeep.toml, and print the SQL that the server still needs.
 
-    Nothing is changed in the server. Repeat it at any time: what is there already stays.
+    The server that runs on this machine is found by itself. With --apply the SQL is run; a restart, where one is
+    needed, is yours to make, with the command that is shown. Repeat it at any time: what is there already stays.
     """
     from pgkeep.app.initialise import InitRequest, initialise
-    from pgkeep.cli.render.init import init_json, init_text
+    from pgkeep.app.settle import settle
+    from pgkeep.cli.render.init import Shown, init_json, init_text
 
     intent = _intent(session, repository, connection)
     options = ["--config", intent.config_path, "--cluster", intent.cluster]
@@ -65,34 +73,57 @@ def command(session: Session, repository: str | None, connection: str | None, ad
         url=intent.url,
         cluster_name=intent.cluster,
         connections=intent.connections,
-        program=own_command(session.around.environment),
+        program=hook_command(session.around.environment),
         options=options,
         adopt=adopt,
         dry_run=session.options.dry_run,
     )
-    report = initialise(request, session.around.clock, session.out.announce)
+    out, clock = session.out, session.around.clock
+    report = initialise(request, clock, out.announce)
     wrote = not intent.has_config
-    if wrote and not session.options.dry_run:
+    if wrote and not request.dry_run:
         _write(session, intent, report.connection)
-    path = intent.config_path
-    fields = init_json(report, path, wrote_config=wrote, dry_run=session.options.dry_run)
-    session.out.answer(
-        "init", fields, lambda: init_text(report, path, wrote_config=wrote, dry_run=session.options.dry_run)
-    )
+    shown = Shown(report, intent.config_path, wrote_config=wrote, dry_run=request.dry_run)
+    try:
+        settled = settle(request, report, clock, out.announce, apply=apply, prove=proof)
+    except Fault:
+        out.tell(lambda: init_text(shown, None))
+        raise
+    out.answer("init", init_json(shown, settled), lambda: init_text(shown, settled))
 
 
 def _intent(session: Session, repository: str | None, connection: str | None) -> _Intent:
     around = session.around
     named = session.options.config or around.environment.get("PGKEEP_CONFIG")
-    wanted = os.path.join(around.cwd, named or FILE_NAME)
-    found = wanted if named and os.path.isfile(wanted) else None
-    if not named:
+    if named:
+        wanted = os.path.join(around.cwd, named)
+        found = wanted if os.path.isfile(wanted) else None
+    else:
+        wanted = place_for_new(around.home)
         found = find_or_none(None, None, around.cwd, around.home)
     if found is not None:
         return _configured(session, found, repository, connection)
+    _check_writable(wanted)
     url = repository or ask(session, "where shall the backups go (a directory on other storage)?", "--repository URL")
-    connections = USUAL_CONNECTIONS if connection is None else (connection,)
-    return _Intent(wanted, False, url, session.selection.cluster or "main", connections)
+    return _Intent(wanted, False, url, session.selection.cluster or "main", _connections(session, connection))
+
+
+def _connections(session: Session, connection: str | None) -> tuple[str, ...]:
+    """The one that is named, by option or libpq's environment; none: it is looked for."""
+    if connection is not None:
+        return (connection,)
+    return ("",) if any(session.around.environment.get(name) for name in LIBPQ_NAMES_A_SERVER) else ()
+
+
+def _check_writable(path: str) -> None:
+    """Before anything is made."""
+    folder = existing_parent(os.path.dirname(path))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Fault(
+            "io",
+            f"{path} cannot be written: {folder} is not this account's",
+            hint="name a file that this account may write, and that the server's account can read: --config FILE",
+        )
 
 
 def _configured(session: Session, path: str, repository: str | None, connection: str | None) -> _Intent:

@@ -23,10 +23,12 @@ VERBS = {
     "init": "init",
     "backup": "backup",
     "list": "list",
+    "timeline": "timeline",
     "restore": "restore",
     "verify": "verify",
     "wal": "wal",
     "demo": "demo",
+    "completion": "completion",
 }
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 import click
 
+from pgkeep.cli import completing
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -46,8 +48,20 @@ def parameters(*, hidden: bool) -> list[click.Parameter]:
         return click.Option(names, is_flag=True, help=text, hidden=hidden)
 
     return [
-        click.Option(["--config"], metavar="FILE", help="The configuration file.", hidden=hidden),
-        click.Option(["--cluster"], metavar="NAME", help="Which [cluster.NAME] of the file.", hidden=hidden),
+        click.Option(
+            ["--config"],
+            metavar="FILE",
+            help="The configuration file.",
+            hidden=hidden,
+            shell_complete=completing.files,
+        ),
+        click.Option(
+            ["--cluster"],
+            metavar="NAME",
+            help="Which [cluster.NAME] of the file.",
+            hidden=hidden,
+            shell_complete=completing.clusters,
+        ),
         click.Option(["--repo"], metavar="NAME", help="Which repository of the file.", hidden=hidden),
         flag("--json", text="JSON lines on stdout (docs/json.md)."),
         flag("--quiet", text="No progress; only answers, warnings and errors."),

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Mapping
 
+import pgkeep
+
 
 def own_command(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Absolute: PGKEEP_PROGRAM if set (a wrapper), the script `pgkeep` if this process is it, else python -m pgkeep."""
@@ -15,3 +17,13 @@ def own_command(environment: Mapping[str, str]) -> tuple[str, ...]:
     if os.path.basename(script) == "pgkeep" and os.access(script, os.X_OK):
         return (script,)
     return (sys.executable, "-P", "-m", "pgkeep")
+
+
+def hook_command(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """As `own_command`, for what the server starts once a segment: without `site`, `runpy` and pip's script.
+
+    Those three cost more than the whole call when the segment is archived already (docs/decisions/0008).
+    """
+    if wrapper := environment.get("PGKEEP_PROGRAM"):
+        return (wrapper,)
+    return (sys.executable, "-SP", os.path.join(os.path.dirname(os.path.abspath(pgkeep.__file__)), "__main__.py"))

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from pgkeep.cli.options import parameters, taken_from
 from pgkeep.cli.session import Session
@@ -49,6 +50,14 @@ class Verb(click.Command):
         super().format_options(ctx, formatter)
         formatter.write_paragraph()
         formatter.write_text("Global options (--config, --cluster, --json, --dry-run ...): see pgkeep --help")
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The global options are left out of a verb's help, and offered all the same."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            shared = [name for option in parameters(hidden=True) for name in option.opts]
+            found += [CompletionItem(name) for name in shared if name.startswith(incomplete) and name not in ctx.args]
+        return found
 
 
 class Verbs(click.Group):

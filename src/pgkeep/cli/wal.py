@@ -39,16 +39,22 @@ def push(session: Session, path: str) -> None:
     "get",
     cls=Verb,
     short_help="Fetch one WAL file (restore_command).",
-    epilog="\b\nExample:\n  restore_command = 'pgkeep --config /etc/pgkeep/pgkeep.toml wal get %f %p'\n\n"
+    epilog="\b\nExamples:\n  restore_command = 'pgkeep --config /etc/pgkeep/pgkeep.toml wal get %f %p'\n"
+    "  restore_command = 'mv pg_wal/pgkeep.spool.1/%f %p 2>/dev/null ||\n"
+    "    pgkeep --config /etc/pgkeep/pgkeep.toml wal get %f %p --spool pg_wal/pgkeep.spool.1'\n\n"
     "Exit status: 0 done · 1 the archive has no such file · 200 anything else. PostgreSQL takes 1 to 125 for the end"
     " of WAL, so an outage is never below 126.",
 )
 @click.argument("name")
 @click.argument("destination")
 @click.option("--lineage", metavar="FILE", help="What a restore wrote about the timelines that it follows.")
+@click.option("--spool", metavar="DIR", help="Fetch ahead into this directory, which must lie in pg_wal.")
 @click.pass_obj
-def get(session: Session, name: str, destination: str, lineage: str | None) -> None:
-    """Write the WAL file NAME to DESTINATION, verified and durable; run by a server in recovery."""
+def get(session: Session, name: str, destination: str, lineage: str | None, spool: str | None) -> None:
+    """Write the WAL file NAME to DESTINATION, verified and durable; run by a server in recovery.
+
+    With --spool a process in the background fetches the segments behind it, which restore_command then takes with mv.
+    """
     raise _mistake(session)
 
 

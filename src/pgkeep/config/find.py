@@ -15,6 +15,16 @@ def candidates(cwd: str, home: str) -> tuple[str, ...]:
     return tuple(os.path.join(folder, FILE_NAME) for folder in folders)
 
 
+def place_for_new(home: str) -> str:
+    """Where `init` writes a file that nobody named: found again from any working directory.
+
+    /etc/pgkeep when this account may write there, else the account's own.
+    """
+    shared = "/etc/pgkeep"
+    folder = shared if os.access(shared, os.W_OK | os.X_OK) else os.path.join(home, ".config", "pgkeep")
+    return os.path.join(folder, FILE_NAME)
+
+
 def find_or_none(explicit: str | None, from_environment: str | None, cwd: str, home: str) -> str | None:
     """The absolute path of the file that counts; None when none is named and none is in its usual place.
 

@@ -6,14 +6,26 @@ import json
 
 _TEMPLATE = """\
 # pgkeep: where backups go, and which cluster they are of.  All keys: docs/configuration.md
+
+# A directory on other storage than the server's: a mounted NAS, another disk.
 [repository]
 url = {url}
 
 # Any libpq connection string; passwords belong in ~/.pgpass.  The account needs the rights that `pgkeep init` listed.
 [cluster.{name}]
 connection = {connection}
+
 # What prune will keep; nothing is deleted by this version.
 keep = {{ daily = 7, weekly = 4, monthly = 12, wal = "7d" }}
+
+# Worker processes of a backup, a verify, a restore; one for each core where this is left out.
+# processes = 2
+# zstd, 1 (quick) to 19 (small).
+# compression-level = 1
+# "spread" spares the disks, and begins the backup some minutes later.
+# checkpoint = "fast"
+# How long a backup waits for its last WAL before it fails.
+# archive-timeout = "10min"
 """
 
 

@@ -84,6 +84,8 @@ CLUSTER: Final[dict[str, Reader]] = {
     "archive-timeout": duration,
     "bindir": absolute,
     "keep": keep,
+    "archive-ahead": whole(0, 100_000),
+    "archive-ahead-time": duration,
 }
 
 SECRETS: Final = frozenset({"url", "connection"})

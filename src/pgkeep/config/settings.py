@@ -35,17 +35,20 @@ class ClusterSettings:
 
     `connection` is libpq's (a secret: it may hold a password); `compression_level` is zstd's; `processes` None means
     one for each core; `archive_timeout` is how long a backup waits for its last WAL; `bindir` is where PostgreSQL's
-    programs are, if not in a usual place.
+    programs are, if not in a usual place; `archive_ahead` is how many files one `wal push` archives beyond its own, and
+    `archive_ahead_time` how long it does.
     """
 
     name: str
     connection: str = field(repr=False)
-    compression_level: int = 2
+    compression_level: int = 1
     processes: int | None = None
     checkpoint: Checkpoint = "fast"
     bindir: str | None = None
     archive_timeout: timedelta = timedelta(minutes=10)
     keep: KeepSettings = KeepSettings()
+    archive_ahead: int = 1000
+    archive_ahead_time: timedelta = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from pgkeep.format.limits import FRAME_DATA
 
 STORED: Final = 0
 ZSTD: Final = 1
+_HASH_LOG: Final = {1: 12, 2: 13}
 _local = threading.local()
 
 
-def compress(data: bytes | memoryview | bytearray, level: int = 2) -> tuple[int, bytes]:
+def compress(data: bytes | memoryview | bytearray, level: int = 1) -> tuple[int, bytes]:
     """(codec id, stored bytes); stored as it is when compression would not make it smaller."""
     compressors: dict[int, zstandard.ZstdCompressor] | None = getattr(_local, "compressors", None)
     if compressors is None:
@@ -28,11 +29,10 @@ def compress(data: bytes | memoryview | bytearray, level: int = 2) -> tuple[int,
 
 
 def _parameters(level: int) -> zstandard.ZstdCompressionParameters:
-    """zstd's own parameters for pieces of a frame's size, but for level 2, whose hash table is cut to the L1 cache.
-
-    On pages of PostgreSQL that keeps the size and saves a tenth of the time (docs/decisions/0005).
+    """zstd's own parameters for pieces of a frame's size, but for the fast levels, whose hash table is cut to a part of
+    the nearest cache: the two threads of a core share that one (docs/decisions/0005).
     """
-    chosen = {"hash_log": 13} if level == 2 else {}
+    chosen = {"hash_log": _HASH_LOG[level]} if level in _HASH_LOG else {}
     return zstandard.ZstdCompressionParameters.from_level(level, source_size=FRAME_DATA, **chosen)
 
 

@@ -25,7 +25,8 @@ _KINDS: Final = frozenset(int(kind) for kind in FrameKind)
 class FrameRow:
     """What the writer knows of a frame it has just stored."""
 
-    kind: FrameKind
+    kind: int
+    """A FrameKind, unless a newer version wrote the pack."""
     codec: int
     stored_length: int
     raw_length: int

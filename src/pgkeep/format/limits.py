@@ -60,6 +60,16 @@ MAX_WAL_TEXT: Final = 16 << 20
 """Bytes of a .history or .backup file."""
 MAX_WAL_SEGMENTS: Final = 1 << 24
 """WAL segments that one backup may need on one timeline."""
+MAX_INDEX_SEGMENTS: Final = 1 << 10
+"""Segments that one WAL index describes, and segments behind them into which its last record may reach."""
+MAX_INDEX_ENDS: Final = 1 << 17
+"""Transactions in one section ENDS; more continue in the next one."""
+MAX_INDEX_SUBXACTS: Final = 1 << 20
+"""Subtransactions in one section ENDS; a segment that has more of them in one transaction is not indexed."""
+MAX_INDEX_TIME: Final = 253_402_300_799_999_999
+"""Microseconds since 1970 at the end of the year 9999."""
+MAX_INDEX_TABLES: Final = 4 << 20
+"""Plain bytes of a WAL index's sections besides ENDS, each."""
 PATHS_PER_CHUNK: Final = 4096
 ROWS_PER_CHUNK: Final = 8192
 PACKS_PER_CHUNK: Final = 16384

@@ -50,6 +50,15 @@ def wal_timeline(cluster: ClusterUuid, system_id: int, timeline: int) -> str:
     return f"{cluster}/wal/{system_id}/{timeline:08X}/"
 
 
+def wal_indexes(cluster: ClusterUuid, system_id: int, timeline: int) -> str:
+    return f"{cluster}/windex/{system_id}/{timeline:08X}/"
+
+
+def wal_index(cluster: ClusterUuid, system_id: int, segment: str) -> str:
+    """Of the run that begins with `segment`, a 24-digit name."""
+    return wal_indexes(cluster, system_id, int(segment[:8], 16)) + segment
+
+
 def claim(cluster: ClusterUuid, system_id: int, timeline: int, generation: int) -> str:
     """Generation 0 is made by the first push; an adoption adds the next."""
     suffix = f".{generation}" if generation else ""

@@ -59,12 +59,16 @@ class SectionType(IntEnum):
     PAGE_LSNS = 33
     PAGE_HASHES = 34
     CLEAR_KEYS = 48
+    INDEXED = 73
+    POINTS = 74
+    SPACES = 75
+    ENDS = 76
 
 
 REPEATABLE: Final = frozenset({
     SectionType.SEEN, SectionType.PACKS, SectionType.LIVE, SectionType.PATHS, SectionType.BAD_PAGES,
     SectionType.RELATIONS, SectionType.COLLATIONS, SectionType.ATTACHMENTS, SectionType.TABLESPACES,
-    SectionType.DATABASES,
+    SectionType.DATABASES, SectionType.POINTS, SectionType.SPACES, SectionType.ENDS,
 })  # fmt: skip
 """Tables that continue in the next section of their type; any other type occurs once."""
 
@@ -218,6 +222,12 @@ def _check_rows(directory: Directory, end: int, obj: str) -> None:
 
 
 _KNOWN: Final = frozenset(int(type_) for type_ in SectionType)
+
+
+def reopen_section(section: StoredSection, obj: str) -> bytes:
+    """The plain content of a section that has not been sealed into an object yet; Damaged."""
+    (row,) = _rows(section.row, 0, obj)
+    return open_section(row, section.stored, obj)
 
 
 def check_section(row: Row, stored: bytes | memoryview, obj: str) -> str:

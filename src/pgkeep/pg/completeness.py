@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from pgkeep.errors import Fault
 from pgkeep.pg.controlfile import CONTROL_FILE
-from pgkeep.pg.datadir import DataDirectory, Entry, EntryType
+from pgkeep.pg.datadir import DataDirectory
+from pgkeep.pg.entry import Entry, EntryType
 from pgkeep.pg.relfile import PG_DEFAULT, PG_GLOBAL, Fork
 from pgkeep.pg.relmap import RELMAP_NAME
 

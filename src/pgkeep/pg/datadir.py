@@ -18,21 +18,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from pgkeep.errors import Fault
 from pgkeep.pg.controlfile import CONTROL_FILE, ControlFile, read_control
+from pgkeep.pg.entry import Entry, EntryTable, EntryType
 from pgkeep.pg.relfile import (
     Fork,
-    RelationFile,
     is_temporary_relation,
     parse_oid,
     parse_relation_name,
     relation_home,
-    relation_of,
 )
 
 # excludeDirContents: emptied or rebuilt when a server starts, or wrong for it
@@ -74,57 +72,6 @@ _MAJOR: Final = re.compile(r"([0-9]{1,4})\n?")
 _DIRECTORY_MODE: Final = 0o700  # pg_dir_create_mode, where a link stands for a directory
 
 
-class EntryType(IntEnum):
-    """What a path is."""
-
-    FILE = 0
-    DIRECTORY = 1
-    LINKED_TABLESPACE = 2
-    """A symbolic link in pg_tblspc; what it leads to follows beneath its path."""
-    IN_PLACE_TABLESPACE = 3
-    """A plain directory in pg_tblspc (allow_in_place_tablespaces); not in tablespace_map."""
-
-
-class Unit(IntEnum):
-    """What a file is made of."""
-
-    BYTES = 0
-    PAGES = 1
-
-
-class Entry(NamedTuple):
-    """One path of a backup.
-
-    `mode` holds the permission bits, `size` bytes (0 unless a file), `fork` is set for relation files, `target` is
-    where a linked tablespace leads, as the link says.
-    """
-
-    path: str
-    type: EntryType
-    mode: int
-    size: int = 0
-    fork: Fork | None = None
-    target: str = ""
-
-    @property
-    def unit(self) -> Unit:
-        """PAGES for every fork of a relation: all have page headers and, where they are on, checksums."""
-        return Unit.BYTES if self.fork is None else Unit.PAGES
-
-    @property
-    def inheritable(self) -> bool:
-        """Whether pages may be taken from a base backup by their LSN.
-
-        Main forks alone: fsm and vm change without a new LSN, init forks are not read through shared buffers.
-        """
-        return self.fork is Fork.MAIN
-
-    @property
-    def relation(self) -> RelationFile | None:
-        """Which relation's file this is; None unless `fork` is set."""
-        return None if self.fork is None else relation_of(self.path)
-
-
 @dataclass(frozen=True, slots=True)
 class DataDirectory:
     """What `scan` found: entries in ascending order, and what a report should mention."""
@@ -132,7 +79,7 @@ class DataDirectory:
     path: str
     major: int
     control: ControlFile
-    entries: tuple[Entry, ...] = field(repr=False)
+    entries: Collection[Entry] = field(repr=False)
     skipped: tuple[str, ...]
     """Sockets, pipes and devices: not in the backup, as pg_basebackup leaves them out with a warning."""
     vanished: tuple[str, ...]
@@ -193,7 +140,7 @@ def scan(pgdata: str) -> DataDirectory:
             hint="pgkeep supports PostgreSQL 14 to 18",
         )
     walk = Walk(pgdata, major, version_directory(major, control))
-    entries = tuple(walk)
+    entries = EntryTable(walk)
     return DataDirectory(pgdata, major, control, entries, tuple(walk.skipped), tuple(walk.vanished))
 
 

@@ -207,7 +207,12 @@ def read_facts(session: Session) -> ServerFacts:
 
 
 def _read_settings(session: Session) -> Mapping[str, str]:
-    rows = session.rows("SELECT name, setting FROM pg_settings WHERE name = ANY (%s)", (list(_SETTINGS),))
+    # While archive_mode is off, archive_command shows as '(disabled)' whatever it is (xlog.c, show_archive_command).
+    rows = session.rows(
+        "SELECT name, CASE name WHEN 'archive_command' THEN reset_val ELSE setting END"
+        " FROM pg_settings WHERE name = ANY (%s)",
+        (list(_SETTINGS),),
+    )
     found = _SINCE | {as_text(name): as_text(setting) for name, setting in rows}
     hidden = [name for name in _SETTINGS if name not in found]
     if hidden:

@@ -168,10 +168,10 @@ def _is_alive(pid: int) -> bool:
 
 def socket_conninfo(directory: str, port: int, dbname: str = "postgres", user: str = "postgres") -> str:
     """A libpq connection string to the server whose socket is in `directory`."""
-    return f"host={_quoted(directory)} port={port} dbname={_quoted(dbname)} user={_quoted(user)}"
+    return f"host={quoted_value(directory)} port={port} dbname={quoted_value(dbname)} user={quoted_value(user)}"
 
 
-def _quoted(value: str) -> str:
+def quoted_value(value: str) -> str:
     """A value of a connection string (libpq-connect.html, 34.1.1.1); plain ones stay as they are."""
     if value and set(value) <= _PLAIN:
         return value

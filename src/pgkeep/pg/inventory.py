@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pgkeep.pg.session import Session, as_text
 
 GLOBAL_TABLESPACE = 1664  # pg_tablespace.dat: pg_global
-INVALID_DATABASE = -2  # datconnlimit of a database whose DROP was interrupted (pg_database.h)
+INVALID_DATABASE = -2  # datconnlimit of a database whose DROP has begun (DATCONNLIMIT_INVALID_DB, pg_database.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,9 @@ class Database:
     oid: int
     name: str
     allow_connections: bool
-    """False too for a database whose DROP was interrupted: nobody can connect to it any more."""
+    """False too for an invalid one: nobody can connect to it any more."""
+    is_invalid: bool
+    """Its DROP has begun, goes on or was interrupted: its files may be gone (minor releases since August 2023)."""
     is_template: bool
     encoding: str
     tablespace: int
@@ -73,7 +75,7 @@ class CollationVersion:
 
 
 _DATABASES = """
-SELECT oid, datname, datallowconn AND datconnlimit <> {invalid}, datistemplate,
+SELECT oid, datname, datallowconn AND datconnlimit <> {invalid}, datconnlimit = {invalid}, datistemplate,
        pg_encoding_to_char(encoding), dattablespace, {versions}
   FROM pg_database
  ORDER BY oid
@@ -105,9 +107,9 @@ def read_databases(session: Session) -> tuple[Database, ...]:
     query = _DATABASES.format(invalid=INVALID_DATABASE, versions=versions)
     return tuple(
         Database(
-            oid=int(row[0]), name=as_text(row[1]), allow_connections=row[2], is_template=row[3],
-            encoding=as_text(row[4]), tablespace=int(row[5]),
-            collation_version=as_text(row[6]), actual_collation_version=as_text(row[7]),
+            oid=int(row[0]), name=as_text(row[1]), allow_connections=row[2], is_invalid=row[3], is_template=row[4],
+            encoding=as_text(row[5]), tablespace=int(row[6]),
+            collation_version=as_text(row[7]), actual_collation_version=as_text(row[8]),
         )
         for row in session.rows(query)
     )  # fmt: skip

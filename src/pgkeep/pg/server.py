@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -90,6 +91,8 @@ class Server:
         self._session = session
         self._conninfo = conninfo
         self._application_name = application_name
+        self._other: Session | None = None
+        self._given_up = False
 
     @property
     def version_num(self) -> int:
@@ -201,9 +204,47 @@ class Server:
         """Complete the present segment, so that it is archived; the end of what was written in it."""
         return Lsn.parse(as_text(self._session.value("SELECT pg_switch_wal()::text")))
 
+    def write_and_switch_wal(self) -> None:
+        """Complete the present segment although nothing may have been written to it since the last switch."""
+        # A record of its own: pg_switch_wal does nothing on a server where nothing happened (xlogfuncs.c).
+        self._session.rows("SELECT pg_logical_emit_message(false, 'pgkeep', 'a segment to be archived')")
+        self.switch_wal()
+
+    def pending_restart(self, names: Sequence[str]) -> frozenset[str]:
+        """Those of the settings whose value in the files waits for a restart."""
+        query = "SELECT name FROM pg_settings WHERE pending_restart AND name = ANY (%s)"
+        return frozenset(as_text(row[0]) for row in self._session.rows(query, (list(names),)))
+
+    def set_by_alter_system(self) -> tuple[tuple[str, str], ...]:
+        """(name, value) of the settings that postgresql.auto.conf decides, as far as the role may see that."""
+        query = "SELECT name, setting FROM pg_settings WHERE sourcefile LIKE '%/postgresql.auto.conf' ORDER BY name"
+        return tuple((as_text(name), as_text(value)) for name, value in self._session.rows(query))
+
+    def size(self) -> int:
+        """Bytes in all databases that the role may look at."""
+        query = "SELECT sum(pg_database_size(oid)) FROM pg_database WHERE has_database_privilege(oid, 'CONNECT')"
+        return int(self._session.value(query) or 0)
+
+    def apply(self, statements: Sequence[str]) -> None:
+        """Run the statements, then let the server read its configuration again.
+
+        'postgres-rights' or 'postgres-settings' for the first that it refuses; those before it stay applied.
+        """
+        for statement in statements:
+            self._session.rows(statement)
+        self._session.rows("SELECT pg_reload_conf()")
+
     def cancel(self) -> None:
         """Cancel the statement that another thread is running; it ends there with Fault 'interrupted'."""
         self._session.cancel()
+
+    def cancel_all(self) -> None:
+        """As `cancel`, also for the session to another database; none is opened after it (Fault 'interrupted')."""
+        self._given_up = True
+        for session in (self._session, self._other):
+            if session is not None and session.is_open:
+                with suppress(Fault):
+                    session.cancel()
 
     def close(self) -> None:
         """End the session; a backup that it started and did not stop is aborted by the server."""
@@ -219,7 +260,10 @@ class Server:
 
     def _session_to(self, database: Database) -> Session:
         session = Session.open(self._conninfo, self._application_name, database.name)
+        self._other = session
         try:
+            if self._given_up:
+                raise Fault("interrupted", f"the names in database {database.name} are not asked for any more")
             session.read_utf8()
         except BaseException:
             session.close()

@@ -14,12 +14,8 @@ from pgkeep.format.manifest import Entry, Inner, ManifestInfo, Outer, PackRef, S
 from pgkeep.format.manifestcodec import ManifestReader, encode_manifest
 from pgkeep.format.section import directory_length
 from pgkeep.repo.repository import Cluster, refuse_unknown_features
-from pgkeep.store.port import Store
+from pgkeep.repo.window import Window
 from pgkeep.values.ids import BackupId
-
-_FIRST_READ = 64 << 10
-"""Bytes: header, directory and INFO of all but the largest manifests."""
-_WINDOW = 4 << 20
 
 
 def backup_ids(cluster: Cluster) -> list[BackupId]:
@@ -72,7 +68,7 @@ def open_manifest(cluster: Cluster, backup: BackupId) -> ManifestReader:
     """Header and directory verified, sections read on demand.  backup-unknown, Damaged, format-unsupported."""
     key = names.backup(cluster.uuid, backup)
     repository = cluster.repository
-    window = _Window(repository.store, key)
+    window = Window(repository.store, key)
     try:
         head = bytes(window.get(0, HEADER_LENGTH))
     except Fault as fault:
@@ -87,23 +83,6 @@ def open_manifest(cluster: Cluster, backup: BackupId) -> ManifestReader:
     expect_header(head, key, type_=ObjectType.MANIFEST, repository=repository.id, object_=owner)
     length = directory_length(window.get(HEADER_LENGTH, DIRECTORY_HEAD_LENGTH), key)
     return ManifestReader.open(head, window.get(HEADER_LENGTH, length), window.get, key)
-
-
-class _Window:
-    """Ranges of an object, read from the store a few megabytes at a time."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        self._store = store
-        self._key = key
-        self._start = 0
-        self._data = memoryview(b"")
-
-    def get(self, start: int, length: int) -> memoryview:
-        at = start - self._start
-        if at < 0 or at + length > len(self._data):
-            self._data = memoryview(self._store.get(self._key, start, max(length, _WINDOW if start else _FIRST_READ)))
-            self._start, at = start, 0
-        return self._data[at : at + length]
 
 
 def seen_manifests(cluster: Cluster) -> list[SeenManifest]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pgkeep.clock import SystemClock
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.extents import ExtentMap, decode_extents
@@ -24,6 +25,7 @@ from pgkeep.repo.packreader import PackReader, missing_as_damage, runs_of
 from pgkeep.repo.repository import Cluster, Repository
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.store.open import open_store
+from pgkeep.store.wrap.patient import patient
 from pgkeep.values.ids import ClusterUuid, ObjectId
 
 SHOWN: Final = 8
@@ -49,7 +51,7 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryAddress:
-    """How another process opens the same repository (picklable)."""
+    """How another process opens the same repository, as patiently as this one (picklable)."""
 
     url: str
     id: ObjectId
@@ -60,7 +62,7 @@ class RepositoryAddress:
         return cls(repository.store.url, repository.id, repository.keys.root)
 
     def open(self) -> Repository:
-        return Repository(open_store(self.url), self.id, HashKeys(self.hash_key))
+        return Repository(patient(open_store(self.url), SystemClock()), self.id, HashKeys(self.hash_key))
 
 
 def is_damage(fault: Fault) -> bool:

@@ -13,6 +13,7 @@ from pgkeep.format import names
 from pgkeep.format.codec import decompress
 from pgkeep.format.footer import U64, Footer, FrameTable, decode_footer, decode_lsns, footer_prefix
 from pgkeep.format.frame import FrameKind, split_frame
+from pgkeep.format.framerow import FrameRow
 from pgkeep.format.header import Header, ObjectType, expect_header, page_size_of
 from pgkeep.format.keyed import HashKeys, stored_hash
 from pgkeep.format.limits import HEADER_LENGTH, TAIL_LENGTH
@@ -40,8 +41,8 @@ def runs_of(frames: Sequence[int], table: FrameTable, limit: int = READ_SIZE) ->
     """Group ascending frame numbers into runs of neighbours of at most `limit` stored bytes."""
     first = last = -1
     size = 0
-    for frame in frames:
-        length = int(table.stored_length[frame])
+    lengths = table.stored_length[np.asarray(frames, np.int64)].tolist()
+    for frame, length in zip(frames, lengths, strict=True):
         if first >= 0 and frame == last + 1 and size + length <= limit:
             last, size = frame, size + length
             continue
@@ -53,15 +54,15 @@ def runs_of(frames: Sequence[int], table: FrameTable, limit: int = READ_SIZE) ->
         yield FrameRun(first, last)
 
 
-def verified_frame(table: FrameTable, index: int, stored: memoryview, keys: HashKeys, obj: str) -> bytes:
-    """The plain bytes of a frame whose stored hash is right; Damaged names object and frame.
+def verified_frame(row: FrameRow, index: int, stored: memoryview, keys: HashKeys, obj: str) -> bytes:
+    """The plain bytes of frame `index` whose stored hash is right; Damaged names object and frame.
 
     The plain hash is checked too, but for pages: theirs needs every page's hash, which `verify` computes (check.py).
     """
-    if stored_hash(stored) != table.stored_hash[index].tobytes():
+    if stored_hash(stored) != row.stored_hash:
         raise Damaged(obj, f"frame {index} is damaged (its hash is wrong)")
-    raw = decompress(int(table.codec[index]), stored, int(table.raw_length[index]), f"{obj} frame {index}")
-    if table.kind[index] != _PAGES and keys.frame(raw) != table.plain_hash[index].tobytes():
+    raw = decompress(row.codec, stored, row.raw_length, f"{obj} frame {index}")
+    if row.kind != _PAGES and keys.frame(raw) != row.plain_hash:
         raise Damaged(obj, f"frame {index} holds other content than was written (its keyed hash is wrong)")
     return raw
 
@@ -110,11 +111,12 @@ class PackReader:
         data = memoryview(self._repository.store.get(self.key, start, end - start))
         if len(data) != end - start:
             raise Damaged(self.key, f"is cut off at byte {start + len(data)}")
-        for index in range(run.first, run.last + 1):
-            at = int(table.offset[index]) - start
-            stored = data[at : at + int(table.stored_length[index])]
+        at = 0
+        for index, row in enumerate(table.rows(run.first, run.last), start=run.first):
+            stored = data[at : at + row.stored_length]
+            at += row.stored_length
             try:
-                yield index, verified_frame(table, index, stored, self._repository.keys, self.key)
+                yield index, verified_frame(row, index, stored, self._repository.keys, self.key)
             except Damaged as damaged:
                 yield index, damaged
 

@@ -49,7 +49,7 @@ class PackWriter:
     """See the module's docstring.  `level` is zstd's; sizes in bytes."""
 
     def __init__(
-        self, repository: Repository, cluster: ClusterUuid, clock: Clock, *, page_size: int, level: int = 2,
+        self, repository: Repository, cluster: ClusterUuid, clock: Clock, *, page_size: int, level: int = 1,
         pack_target: int = PACK_TARGET, entropy: Entropy = os.urandom,
     ) -> None:  # fmt: skip
         self._repository = repository
@@ -71,7 +71,7 @@ class PackWriter:
         self._stored = 0
         self._units = dict.fromkeys(FrameKind, 0)
         self._pending = {kind: _Pending() for kind in FrameKind}
-        self._lsns: list[U64] = []
+        self._lsns = bytearray()
         self._hashes = bytearray()
         self._hashed = 0
 
@@ -86,7 +86,8 @@ class PackWriter:
         if len(data) % self._page_size or len(lsns) != pages:
             raise ValueError(f"{len(data)} bytes with {len(lsns)} LSNs are no whole pages of {self._page_size} bytes")
         place = self._begin(FrameKind.PAGES, pages)
-        self._lsns.append(lsns.copy())
+        # Bytes: a pack of one-page files would hold as many arrays, each fifteen times its number.
+        self._lsns += np.ascontiguousarray(lsns, "<u8").data
         self._hashes += self._repository.keys.pages(data, self._page_size)
         self._add(FrameKind.PAGES, path, first_block, data, self._page_size)
         return place
@@ -163,8 +164,7 @@ class PackWriter:
             return
         for kind in FrameKind:
             self._flush(kind)
-        lsns = np.concatenate(self._lsns) if self._lsns else np.empty(0, np.uint64)
-        pages = PageTable(lsns, np.frombuffer(bytes(self._hashes), "<u8"))
+        pages = PageTable(np.frombuffer(bytes(self._lsns), "<u8"), np.frombuffer(bytes(self._hashes), "<u8"))
         ending, place = encode_footer(self._header, self._id, frame_table(self._rows), pages)
         key = names.pack(self._cluster, self._id)
         self._repository.store.put(key, [self._header, memoryview(self._frames), *ending])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pgkeep.clock import Clock
@@ -118,6 +119,18 @@ def refuse_unknown_features(store: Store, what: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedIncarnation:
+    """An incarnation object that cannot be read, and why: Damaged or format-unsupported."""
+
+    key: str
+    fault: Fault
+
+    def is_of(self, system_id: int) -> bool:
+        """Whether its key is the one of this system identifier."""
+        return self.key.endswith(f"/{system_id}")
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """A cluster of a repository.  Its uuid stays when pg_upgrade or an adoption adds a system identifier."""
 
@@ -125,6 +138,8 @@ class Cluster:
     uuid: ClusterUuid
     incarnations: tuple[IncarnationInfo, ...]
     """In order of their system identifiers' first appearance."""
+    damaged: tuple[DamagedIncarnation, ...] = ()
+    """Their WAL and backups are out of reach, the others' are not."""
 
     @property
     def name(self) -> str:
@@ -135,27 +150,44 @@ class Cluster:
 
 
 def clusters(repository: Repository) -> Iterator[Cluster]:
-    """Every cluster of the repository; foreign folders are ignored."""
+    """Every cluster of which at least one incarnation can be read; foreign folders are ignored."""
+    for uuid in _uuids(repository):
+        cluster = _cluster(repository, uuid)
+        if cluster.incarnations:
+            yield cluster
+
+
+def damaged_incarnations(repository: Repository) -> list[DamagedIncarnation]:
+    """The incarnations of any cluster that cannot be read."""
+    return [one for uuid in _uuids(repository) for one in _cluster(repository, uuid).damaged]
+
+
+def _uuids(repository: Repository) -> Iterator[ClusterUuid]:
     for part in repository.store.list_parts(""):
-        try:
-            uuid = ClusterUuid(part.removesuffix("/"))
-        except ValueError:
-            continue
-        known = sorted(_incarnations(repository, uuid), key=lambda info: info.first_seen)
-        if known:
-            yield Cluster(repository, uuid, tuple(known))
+        with suppress(ValueError):
+            yield ClusterUuid(part.removesuffix("/"))
 
 
-def _incarnations(repository: Repository, uuid: ClusterUuid) -> Iterator[IncarnationInfo]:
+def _cluster(repository: Repository, uuid: ClusterUuid) -> Cluster:
+    """One damaged object must not hide the others: it is part of the answer."""
+    known: list[IncarnationInfo] = []
+    damaged: list[DamagedIncarnation] = []
     for stat in repository.store.list(names.incarnations(uuid)):
-        yield decode_incarnation(repository.read(stat.key, ObjectType.INCARNATION), stat.key)
+        try:
+            known.append(decode_incarnation(repository.read(stat.key, ObjectType.INCARNATION), stat.key))
+        except Fault as fault:
+            if fault.code not in ("format-damaged", "format-unsupported"):
+                raise
+            damaged.append(DamagedIncarnation(stat.key, fault))
+    return Cluster(repository, uuid, tuple(sorted(known, key=lambda info: info.first_seen)), tuple(damaged))
 
 
 def cluster_of_system(repository: Repository, system_id: int) -> Cluster:
-    """The cluster that a server belongs to; cluster-unknown."""
+    """The cluster that a server belongs to; cluster-unknown, or what is wrong with its incarnation if it is damaged."""
     for cluster in clusters(repository):
         if cluster.incarnation(system_id):
             return cluster
+    refuse_damaged(repository, system_id)
     raise Fault(
         "cluster-unknown",
         f"{repository.store.url} does not know the cluster with system identifier {system_id}",
@@ -163,12 +195,24 @@ def cluster_of_system(repository: Repository, system_id: int) -> Cluster:
     )
 
 
+def refuse_damaged(repository: Repository, system_id: int) -> None:
+    """Raise what is wrong with the incarnation of this system identifier, if there is one that cannot be read.
+
+    Its server is not unknown: registered anew it would be two clusters, each with half of the backups.
+    """
+    for one in damaged_incarnations(repository):
+        if one.is_of(system_id):
+            raise one.fault
+
+
 def cluster_named(repository: Repository, name: str) -> Cluster:
-    """The cluster registered under a configuration's name; cluster-unknown."""
+    """The cluster registered under a configuration's name; cluster-unknown; Damaged when it may be a damaged one."""
     known = list(clusters(repository))
     for cluster in known:
         if cluster.name == name:
             return cluster
+    for one in damaged_incarnations(repository):
+        raise one.fault
     listed = ", ".join(sorted(cluster.name for cluster in known)) or "none"
     raise Fault(
         "cluster-unknown",
@@ -181,7 +225,11 @@ def register_cluster(
     repository: Repository, info: IncarnationInfo, clock: Clock, *, uuid: ClusterUuid | None = None,
     entropy: Entropy = os.urandom,
 ) -> Cluster:  # fmt: skip
-    """Add a system identifier: of a new cluster, or (`uuid`) of a known one.  Repeating it is harmless."""
+    """Add a system identifier: of a new cluster, or (`uuid`) of a known one.  Repeating it is harmless.
+
+    Damaged when the system identifier's object is there and cannot be read.
+    """
+    refuse_damaged(repository, info.system_id)
     owner = uuid or ClusterUuid.make(entropy(16))
     key = names.incarnation(owner, info.system_id)
     header = repository.header(ObjectType.INCARNATION, key, clock)

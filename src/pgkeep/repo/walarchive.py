@@ -24,7 +24,7 @@ from pgkeep.format.header import Header, ObjectType, WalIdentity, expect_header
 from pgkeep.format.limits import HEADER_LENGTH, TAIL_LENGTH
 from pgkeep.format.objects import ClaimInfo, decode_info, encode_object
 from pgkeep.format.tail import decode_tail
-from pgkeep.format.walobject import decode_frames, decode_rows, decode_wal, encode_wal
+from pgkeep.format.walobject import decode_frames, decode_pieces_of, decode_rows, decode_wal, encode_wal
 from pgkeep.repo.repository import Cluster, Repository, cluster_of_system
 from pgkeep.store.port import ObjectStat
 from pgkeep.values.lsn import Lsn
@@ -104,19 +104,23 @@ class WalArchive:
 
     def put(
         self, name: str, content: bytes | memoryview, page_address: int, clock: Clock, *, flush: Lsn | None = None,
-        level: int = 1,
+        level: int = 1, identity: WalIdentity | None = None, known_durable: bool = False,
     ) -> bool:  # fmt: skip
         """Make `content` durable under `name`; True when it was new, False when it was there already.
 
+        `identity` is that of `content`, where the caller has it.  `known_durable` says that this very content was
+        once durable under this name: if it is still there, it need not be sent again to learn that.
         wal-refused when other content has the name.
         """
         kind = wal_file_kind(name)
         key = self.key(name, flush)
         assert kind is not None
         repository = self.cluster.repository
-        identity = self.identity(name, content, page_address)
+        identity = identity or self.identity(name, content, page_address)
         if (present := self.head(key, _TYPES[kind])) is not None and present != identity:
             raise _other_content(name, key)
+        if present is not None and known_durable:
+            return False
         header = repository.header(_TYPES[kind], key, clock, identity.encode())
         try:
             repository.store.put(key, encode_wal(header, name, content, repository.keys, level))
@@ -148,6 +152,18 @@ class WalArchive:
         if len(content) != self.segment_size:
             raise Damaged(key, f"holds {len(content)} bytes of WAL, expected {self.segment_size}")
         return content
+
+    def pieces(self, segment: Segment) -> Iterator[memoryview]:
+        """The bytes of a full segment, some 128 KiB at a time, for whoever only looks at them: as stored, undamaged.
+
+        `segment` proves besides that they are what was archived.  object-missing, Damaged.
+        """
+        key = self.key(segment.name(self.segment_size))
+        data = self.cluster.repository.store.get(key)
+        header = self._header(data, key, ObjectType.WAL_SEGMENT)
+        if WalIdentity.decode(header.specific).length != self.segment_size:
+            raise Damaged(key, f"does not hold {self.segment_size} bytes of WAL")
+        return decode_pieces_of(data, header, key)
 
     def beginning(self, segment: Segment, length: int) -> bytes:
         """The first bytes of a full segment: `length` or, because frames are read whole, a few more.

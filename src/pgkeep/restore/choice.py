@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
+from pgkeep.catalog.backups import stopped_at
 from pgkeep.catalog.continuity import Reach, gaps, reach
 from pgkeep.catalog.timelines import continues, default_timeline
-from pgkeep.errors import Damaged, Fault
+from pgkeep.errors import Fault
 from pgkeep.format.manifest import ManifestInfo
 from pgkeep.repo.walarchive import Listing
 from pgkeep.restore.moment import show_moment
 from pgkeep.restore.target import Target, TargetKind
 from pgkeep.values.ids import BackupId
 from pgkeep.values.lsn import Lsn
-from pgkeep.values.wal import History, last_segment_number
+from pgkeep.values.wal import History, history_name, last_segment_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class ArchiveView:
 
     listing: Listing
     histories: Mapping[int, History]
+    without: tuple[int, ...] = ()
+    """Timelines with WAL whose history is missing or damaged: they may continue any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +67,20 @@ class Choice:
     """Living branches beside it, when nobody named a timeline."""
     size: int
     """Bytes of a WAL segment."""
-
-
-def stopped_at(info: ManifestInfo) -> datetime:
-    """When the backup ended, by the server's clock (aware); Damaged."""
-    try:
-        return datetime.fromisoformat(info.stopped)
-    except ValueError:
-        raise Damaged(f"backup {info.backup}", f"holds no readable time ({info.stopped!r})") from None
+    restorable: tuple[ManifestInfo, ...] = ()
+    """Every backup on the lineage whose own WAL is there, whatever the target; newest first."""
+    without_history: tuple[int, ...] = ()
+    """Timelines with WAL that may continue this one: their history is missing or damaged."""
 
 
 def choose(infos: Sequence[ManifestInfo], view: ArchiveView, target: Target, backup: BackupId | None = None) -> Choice:
     """`infos` are all backups of one system identifier (at least one).  `target-unreachable`, `backup-unknown`."""
     newest_first = sorted(infos, key=lambda info: info.stop_lsn, reverse=True)
+    if target.timeline in view.without:
+        raise _without_history(target.timeline or 0, "cannot be placed among the others")
     history, others = _lineage(newest_first, view, target, backup)
+    if history.timeline > 1 and history.timeline not in view.listing.timelines_with_history:
+        raise _without_history(history.timeline, "cannot be recovered to")
     on_lineage = [info for info in newest_first if continues(history, info.timeline, Lsn(info.stop_lsn))]
     named = [info for info in on_lineage if backup is None or info.backup == backup]
     if not named:
@@ -87,17 +89,19 @@ def choose(infos: Sequence[ManifestInfo], view: ArchiveView, target: Target, bac
     if not early:
         raise _before_the_first(target, named, backup)
     size = view.listing.segment_size
+    reaches = {info.backup: reach(view.listing, history, info.start_lsn // size) for info in on_lineage}
+    restorable = tuple(info for info in on_lineage if reaches[info.backup].end >= info.stop_lsn)
     candidates: list[Candidate] = []
     for info in early:
-        reached = reach(view.listing, history, info.start_lsn // size)
-        if reached.end < info.stop_lsn:
+        if info not in restorable:
             continue
+        reached = reaches[info.backup]
         newer = min((i.stop_lsn for i in on_lineage if i.stop_lsn > info.stop_lsn), default=None)
         until = reached.last if newer is None else min(reached.last, last_segment_number(newer, size))
         candidates.append(Candidate(info, reached, until))
     if not candidates:
         raise _without_wal(early[0], history, view)
-    return Choice(history, tuple(candidates), others, size)
+    return Choice(history, tuple(candidates), others, size, restorable, view.without)
 
 
 def _lineage(
@@ -118,6 +122,18 @@ def _lineage(
     base = next((info for info in newest_first if info.backup == backup), newest_first[0])
     default = default_timeline(known, view.listing, base.timeline, Lsn(base.stop_lsn))
     return known[default.timeline], default.others
+
+
+def _without_history(timeline: int, why: str) -> Fault:
+    """PostgreSQL asks for the target timeline's history first (validateRecoveryParameters in xlogrecovery.c)."""
+    name = history_name(timeline)
+    return Fault(
+        "target-unreachable",
+        f"timeline {timeline} cannot be followed: the archive lacks {name} (or it is damaged), without which it {why}",
+        hint=f"archive it from a server that has it (in its data directory: pgkeep wal push pg_wal/{name}), or name"
+        " another timeline with --timeline",
+        timeline=timeline,
+    )
 
 
 def _ends_before(info: ManifestInfo, target: Target) -> bool:
@@ -162,6 +178,7 @@ def _before_the_first(target: Target, infos: Sequence[ManifestInfo], backup: Bac
         f"{target.describe()} is before the end of {whose}, at {end}: recovery cannot stop there",
         hint=f"the earliest that can be reached is {nearest}{older}",
         nearest=end,
+        nearest_after=nearest,
     )
 
 

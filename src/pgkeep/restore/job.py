@@ -5,49 +5,42 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from pgkeep.catalog.timelines import parse_history, read_timelines
-from pgkeep.catalog.walfacts import WalScan, merge
-from pgkeep.catalog.walscan import scan
 from pgkeep.errors import Damaged, Fault
 from pgkeep.events import Announce, Noted, Phase, Warned
-from pgkeep.format import names
-from pgkeep.format.manifest import EntryType, ManifestInfo
+from pgkeep.format.manifest import EntryType
 from pgkeep.pg.account import Account
 from pgkeep.pg.instance import free_port
-from pgkeep.pg.programs import Programs
-from pgkeep.repo.backups import Manifest, backup_ids, read_info, read_manifest
+from pgkeep.repo.backups import Manifest, backup_ids, read_manifest
 from pgkeep.repo.repository import Cluster
-from pgkeep.repo.walarchive import WalArchive
 from pgkeep.restore import preflight
-from pgkeep.restore.choice import ArchiveView, Candidate, Choice, choose
 from pgkeep.restore.materialise import materialise
+from pgkeep.restore.overwrite import begin, plan_over
 from pgkeep.restore.plan import (
+    Caution,
     RestorePlan,
     directory_mode,
     gather_warnings,
     live_bytes,
     wal_to_replay,
 )
-from pgkeep.restore.settings import Action, ConfigurationPlan, Place, Recovery, plan_configuration
+from pgkeep.restore.present import How, Present, PresentWal, in_place_mappings, owned_targets
+from pgkeep.restore.search import UNREADABLE, Search, Settled, Wanted
+from pgkeep.restore.settings import Action, ConfigurationPlan, Place, Recovery, plan_configuration, spool_path
+from pgkeep.restore.standby import Standby
 from pgkeep.restore.start import Recovered, start_restored
-from pgkeep.restore.stops import Stop, is_over, last_segment, not_found, settle, sought
 from pgkeep.restore.survey import Survey, survey
 from pgkeep.restore.tablespaces import MappedTablespace, check_created, map_tablespaces
 from pgkeep.restore.target import Target, TargetKind
 from pgkeep.values.ids import BackupId
-from pgkeep.values.lsn import Lsn
 from pgkeep.values.recovery import FILE_NAME, RecoveryLineage
-from pgkeep.values.xid import XidSnapshot
 
 _SOCKET_NAME: Final = "/.s.PGSQL.65535"
 _SUN_PATH_MAX: Final = 107
 _PREFETCHES_SINCE: Final = 15
-_UNREADABLE: Final = frozenset({"format-damaged", "format-unsupported", "backup-unknown"})
-"""Faults of a manifest alone; the last when it was deleted since it was listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +67,12 @@ class RestoreRequest:
     processes: int = 2
     scratch: Path | None = None
     """Where WAL is laid out to be read; None: the system's temporary directory."""
+    present: Present | None = None
+    """What is there and is to be restored over (`look_at`); None: the directory must be absent or empty."""
+    present_wal: PresentWal | None = None
+    stamp: str = ""
+    """The moment of the restore, for the names of what is kept."""
+    standby: Standby | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +85,13 @@ class PreparedRestore:
     processes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """The backup that was chosen, and where recovery from it stops."""
-
-    cluster: Cluster
-    candidate: Candidate
-    choice: Choice
-    stop: Stop
-    scan: WalScan
-    manifest: Manifest
-    programs: Programs
-
-
 def server_zone(cluster: Cluster) -> str:
     """The time zone of the server as its newest backup knows it; 'UTC' without a backup.  For reading times."""
     for backup in reversed(backup_ids(cluster)):
         try:
             return read_manifest(cluster, backup).inner.server.timezone
         except Fault as fault:
-            if fault.code not in _UNREADABLE:
+            if fault.code not in UNREADABLE:
                 raise
     return "UTC"
 
@@ -119,15 +105,22 @@ def plan_restore(cluster: Cluster, request: RestoreRequest, announce: Announce) 
             hint="name a target (--time, --lsn), or leave out --action pause",
         )
     directory = preflight.resolve_directory(request.directory)
-    preflight.check_directory(directory)
+    if request.present is None:
+        preflight.check_directory(directory)
     announce(Phase("plan", "choosing the backup and the WAL for the target"))
-    settled = _Search(cluster, request, announce).run()
+    settled = Search(cluster, _wanted(request), announce).run()
     with _pointing_at_other_backups():
         surveyed = survey(cluster, settled.manifest)
     spaces = _spaces(settled.manifest, directory, request)
-    preflight.check_tablespaces(spaces)
+    owned = owned_targets(request.present, spaces) if request.present is not None else frozenset()
+    preflight.check_tablespaces(spaces, owned=owned)
     preflight.check_outside([directory, *(os.path.realpath(space.target) for space in spaces)])
     plan = _plan(request, directory, settled, surveyed, spaces)
+    if request.present is not None:
+        plan = plan_over(plan, request.present, settled.manifest, stamp=request.stamp, wal=request.present_wal)
+    if request.standby is not None:
+        cautions = tuple(Caution(*each) for each in request.standby.cautions)
+        plan = replace(plan, warnings=(*plan.warnings, *cautions))
     preflight.check_space(plan.volumes)
     for warning in plan.warnings:
         announce(Warned(warning.code, warning.text, warning.hint))
@@ -146,7 +139,7 @@ def restore(
 def carry_out(prepared: PreparedRestore, announce: Announce) -> int:
     """Write the files of a plan; bytes written.  The directory is then ready to be started."""
     plan = prepared.plan
-    preflight.check_directory(plan.directory)
+    kind = begin(plan)
     with _pointing_at_other_backups():
         written = materialise(
             prepared.cluster,
@@ -155,6 +148,7 @@ def carry_out(prepared: PreparedRestore, announce: Announce) -> int:
             plan.overlays(),
             processes=prepared.processes,
             announce=announce,
+            kind=kind,
         )
     announce(Noted(f"restored backup {plan.backup.backup} to {plan.directory}"))
     return written
@@ -169,139 +163,28 @@ def _pointing_at_other_backups() -> Iterator[None]:
         raise
 
 
-class _Search:
-    """Goes through the candidates, newest first, until one serves the target."""
-
-    def __init__(self, cluster: Cluster, request: RestoreRequest, announce: Announce) -> None:
-        self._cluster = cluster
-        self._request = request
-        self._announce = announce
-        self._points: list[str] = []
-
-    def run(self) -> _Settled:
-        infos = self._infos()
-        archive = WalArchive(self._cluster, infos[0].system_id, infos[0].wal_segment_size)
-        choice = choose(infos, self._view(archive, infos), self._request.target, self._request.backup)
-        programs = preflight.programs_for(infos[0].server_version // 10000, self._request.bindir)
-        for number, candidate in enumerate(choice.candidates):
-            others = number + 1 < len(choice.candidates)
-            manifest = self._manifest(candidate.id, others=others)
-            if manifest is None or (self._too_new(manifest) and others):
-                continue
-            found = self._try(archive, choice, candidate, programs)
-            if found is not None:
-                return _Settled(self._cluster, candidate, choice, *found, manifest, programs)
-        raise not_found(self._request.target, choice, tuple(self._points))
-
-    def _infos(self) -> list[ManifestInfo]:
-        """All backups of the incarnation that is meant: that of the named backup, else of the newest."""
-        known = list(self._readable())
-        if not known:
-            raise Fault(
-                "backup-unknown", f"cluster {self._cluster.name} has no backup", hint="take one with: pgkeep backup"
-            )
-        base = next((info for info in known if info.backup == self._request.backup), known[-1])
-        return [info for info in reversed(known) if info.system_id == base.system_id]
-
-    def _readable(self) -> Iterator[ManifestInfo]:
-        """A damaged manifest costs its own backup alone; the fault of the last one when none can be read."""
-        last: Fault | None = None
-        found = False
-        for backup in backup_ids(self._cluster):
-            try:
-                yield read_info(self._cluster, backup)
-                found = True
-            except Fault as fault:
-                self._unreadable(backup, fault)
-                last = fault
-        if last is not None and not found:
-            raise last
-
-    def _manifest(self, backup: BackupId, *, others: bool) -> Manifest | None:
-        """None for one that cannot be read, if there are others."""
-        try:
-            return read_manifest(self._cluster, backup)
-        except Fault as fault:
-            if not others:
-                raise
-            self._unreadable(backup, fault)
-            return None
-
-    def _unreadable(self, backup: BackupId, fault: Fault) -> None:
-        if backup == self._request.backup or fault.code not in _UNREADABLE:
-            raise fault
-        text = f"backup {backup} cannot be used: {fault.message}"
-        self._announce(Warned("backup-unreadable", text, "see what is damaged with: pgkeep verify"))
-
-    def _view(self, archive: WalArchive, infos: list[ManifestInfo]) -> ArchiveView:
-        listing = archive.listing()
-        newest = infos[0]
-        backup = BackupId(newest.backup)
-        manifest = self._manifest(backup, others=len(infos) > 1)
-        text = manifest.inner.wal.history if manifest is not None else b""
-        key = names.backup(self._cluster.uuid, backup)
-        known = [parse_history(newest.timeline, text, key)] if text else []
-        return ArchiveView(listing, read_timelines(archive, listing, known).histories)
-
-    def _too_new(self, manifest: Manifest) -> bool:
-        target = self._request.target
-        if target.kind is not TargetKind.XID or target.xid is None:
-            return False
-        try:
-            return is_over(XidSnapshot.parse(manifest.inner.server.snapshot), target.xid)
-        except ValueError:
-            return False
-
-    def _try(
-        self, archive: WalArchive, choice: Choice, candidate: Candidate, programs: Programs
-    ) -> tuple[Stop, WalScan] | None:
-        target = self._request.target
-        last = last_segment(target, candidate, choice.size)
-        found = self._scan(archive, choice, candidate, programs, candidate.start, last)
-        complete = last == candidate.reach.last
-        stop = settle(target, candidate, found, choice, complete=complete)
-        newest = candidate is choice.candidates[0]
-        if stop is None and not complete and found.hit is None and (newest or target.kind is TargetKind.TIME):
-            # What begins at the end of the first stretch and goes on behind it was not read: so from there.
-            rest = self._scan(archive, choice, candidate, programs, found.end, candidate.reach.last)
-            found = merge([found, rest])
-            stop = settle(target, candidate, found, choice, complete=True)
-        self._points += [point.name for point in found.restore_points]
-        return (stop, found) if stop is not None else None
-
-    def _scan(
-        self, archive: WalArchive, choice: Choice, candidate: Candidate, programs: Programs, first: Lsn, last: int
-    ) -> WalScan:
-        reached = candidate.reach
-        return scan(
-            archive,
-            choice.history,
-            first,
-            last,
-            programs,
-            partial=reached.partial if last == reached.last else None,
-            sought=sought(self._request.target),
-            workers=self._request.processes,
-            announce=self._announce,
-            scratch=self._request.scratch,
-        )
+def _wanted(request: RestoreRequest) -> Wanted:
+    return Wanted(request.target, request.backup, request.bindir, request.processes, request.scratch)
 
 
 def _spaces(manifest: Manifest, directory: str, request: RestoreRequest) -> tuple[MappedTablespace, ...]:
     mappings = {old: os.path.realpath(new) for old, new in request.tablespaces.items()}
+    if request.present is not None and request.present.how is not How.KEEP:
+        places = {space.oid: os.path.normpath(os.fsdecode(space.location)) for space in manifest.inner.tablespaces}
+        mappings = in_place_mappings(request.present, places, manifest.inner.server.data_directory, mappings)
     return map_tablespaces(manifest.inner.tablespaces, directory, mappings)
 
 
 def _plan(
     request: RestoreRequest,
     directory: str,
-    settled: _Settled,
+    settled: Settled,
     surveyed: Survey,
     spaces: tuple[MappedTablespace, ...],
 ) -> RestorePlan:
     inner, info = settled.manifest.inner, settled.manifest.info
     candidate, choice, stop = settled.candidate, settled.choice, settled.stop
-    created = settled.scan.created_before(_replayed_before(stop))
+    created = settled.scan.created_before(stop.replayed_before())
     unmade = check_created(created, preflight.existing_paths(space.path for space in created))
     account = preflight.account_for(inner.server.owner)
     place = _place(request, directory)
@@ -328,6 +211,7 @@ def _plan(
         configuration=configuration,
         programs=settled.programs,
         account=account,
+        standby=request.standby,
         mode=directory_mode(_modes(settled.manifest)),
         zone=inner.server.timezone,
         warnings=gather_warnings(
@@ -344,28 +228,19 @@ def _plan(
     )
 
 
-def _lineage(settled: _Settled) -> RecoveryLineage:
+def _lineage(settled: Settled) -> RecoveryLineage:
     cluster = settled.cluster
     system_id = settled.candidate.info.system_id
     size, history = settled.choice.size, settled.choice.history
     reached = settled.candidate.reach
     last = reached.last + (reached.partial is not None)
-    return RecoveryLineage(cluster.repository.id, cluster.uuid, system_id, size, history, last)
+    flush = reached.partial.flush if reached.partial is not None else None
+    return RecoveryLineage(cluster.repository.id, cluster.uuid, system_id, size, history, last, flush)
 
 
 def _modes(manifest: Manifest) -> list[int]:
     """Permission bits of the directories at the top."""
     return [e.mode for e in manifest.entries() if e.type is EntryType.DIRECTORY and b"/" not in e.path]
-
-
-def _replayed_before(stop: Stop) -> Lsn | None:
-    """Records that begin before this may be replayed; None: all that were scanned.
-
-    An inclusive LSN of the user's need not be where a record begins: the next one is replayed then.
-    """
-    if stop.position is None or (stop.recover_to.kind is TargetKind.LSN and stop.last is None):
-        return None if stop.recover_to.inclusive else stop.position
-    return Lsn(stop.position + 1)
 
 
 def _place(request: RestoreRequest, directory: str) -> Place:
@@ -377,7 +252,7 @@ def _place(request: RestoreRequest, directory: str) -> Place:
 
 
 def _configuration(
-    request: RestoreRequest, settled: _Settled, surveyed: Survey, place: Place, account: Account
+    request: RestoreRequest, settled: Settled, surveyed: Survey, place: Place, account: Account
 ) -> ConfigurationPlan:
     recovery = Recovery(
         settled.stop.recover_to,
@@ -385,6 +260,8 @@ def _configuration(
         request.action,
         request.fetch(account),
         os.path.join(place.directory, FILE_NAME),
+        spool_path(place.directory, os.urandom(8).hex()),
+        standby=request.standby,
         looks_ahead=settled.candidate.reach.gap is None or settled.programs.major < _PREFETCHES_SINCE,
     )
     return plan_configuration(

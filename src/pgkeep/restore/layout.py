@@ -60,6 +60,15 @@ def map_rows(extents: ExtentMap, file: int, unit: Unit, packs: dict[ObjectId, in
     return rows
 
 
+def part_of(row: np.void, skipped: int, count: int) -> Rows:
+    """The `count` units of a row that come after its first `skipped`, as one row."""
+    part = np.array([row], ROW)
+    part["ordinal"] += np.uint64(skipped)
+    part["start"] += np.uint64(skipped)
+    part["count"] = count
+    return part
+
+
 def units_of(size: int, unit: Unit, page_size: int, obj: str) -> int:
     """How many units a file of `size` bytes has."""
     if unit is Unit.BYTES:

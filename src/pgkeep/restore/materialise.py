@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from pgkeep.crew import Crew
 from pgkeep.errors import Damaged
@@ -28,6 +28,7 @@ from pgkeep.repo.repository import Cluster
 from pgkeep.restore.contents import Contents
 from pgkeep.restore.gather import Share
 from pgkeep.restore.layout import FileTable, Layout, Rows, TargetFile, inline_row
+from pgkeep.restore.mark import UNFINISHED, Mark
 from pgkeep.restore.tablespaces import root_of
 from pgkeep.restore.tree import Owner, Tree
 from pgkeep.restore.worker import (
@@ -42,8 +43,6 @@ from pgkeep.restore.worker import (
     WriteShare,
 )
 
-UNFINISHED: Final = b"pgkeep.restore.unfinished"
-"""In a target whose restore has not ended; such a directory cannot start, and holds nothing but a copy."""
 SHARE_SIZE: Final = 12 << 20
 """Stored bytes of one task, about: short enough for both workers to end together and for steady progress."""
 _BATCH: Final = 1024
@@ -66,7 +65,7 @@ class Overlay:
 class Destination:
     """Where a restore writes: the data directory, and the linked tablespaces' directories by OID (absolute paths).
 
-    All are absent or empty; parents of the directories exist or are made.
+    All are absent or empty, but for a delta; parents of the directories exist or are made.
     """
 
     directory: str
@@ -80,7 +79,7 @@ class Destination:
 
 
 @dataclass(slots=True)
-class _Found:
+class Prepared:
     """What one pass over the entries yields."""
 
     files: FileTable = field(default_factory=FileTable)
@@ -98,21 +97,26 @@ def materialise(
     *,
     processes: int = 2,
     announce: Announce,
+    kind: type[Job] | None = None,
 ) -> int:
-    """Write everything; bytes written.  Damaged, target-space, io, worker-died, store-unreachable ..."""
+    """Write everything; bytes written.  Damaged, target-space, io, worker-died, store-unreachable ...
+
+    `kind` is the Job that does it; another one than Job may find files there (`delta`).
+    """
+    make = kind or Job
     for root in destination.roots():
         _make_root(root, destination)
     settings = _worker_settings(cluster, manifest, destination)
     trees = [Tree(root, destination.owner) for root in destination.roots()]
     layout = Layout(destination.directory)
     try:
-        with Crew[Task, Done, None](processes, RestoreWorker, settings) as crew:
-            trees[0].write(UNFINISHED, b"a restore by pgkeep writes here; until it ends nothing can start\n", 0o600)
+        with Crew[Any, Done, None](processes, make.WORKER, settings) as crew:
             named = {overlay.path: overlay for overlay in overlays}
-            job = _Job(manifest, destination, named, trees=trees, layout=layout, crew=crew, announce=announce)
+            job = make(manifest, destination, named, trees=trees, layout=layout, crew=crew, announce=announce)
+            job.begin(Mark(cluster.repository.id, cluster.uuid, manifest.info.system_id))
             job.run()
         _seal(cluster, manifest, destination, trees[0])
-        return job.found.bytes
+        return job.written
     finally:
         layout.close()
         for tree in trees:
@@ -151,8 +155,10 @@ def _worker_settings(cluster: Cluster, manifest: Manifest, destination: Destinat
     )
 
 
-class _Job:
-    """The steps that the workers share."""
+class Job:
+    """The steps that the workers share, for roots that hold nothing yet."""
+
+    WORKER: ClassVar[type[RestoreWorker]] = RestoreWorker
 
     def __init__(
         self,
@@ -162,10 +168,12 @@ class _Job:
         *,
         trees: Sequence[Tree],
         layout: Layout,
-        crew: Crew[Task, Done, None],
+        crew: Crew[Any, Done, None],
         announce: Announce,
     ) -> None:
-        self.found = _Found()
+        self.found = Prepared()
+        self.written = 0
+        """Bytes written to files so far."""
         self._manifest = manifest
         self._destination = destination
         self._overlays = overlays
@@ -175,17 +183,18 @@ class _Job:
         self._announce = announce
         self._roots = {oid: number for number, oid in enumerate(destination.tablespaces, start=1)}
 
+    def begin(self, mark: Mark) -> None:
+        """The first thing that is written: what dies from here on leaves an unfinished restore."""
+        self._trees[0].write(UNFINISHED, mark.encode(), 0o600)
+
     def run(self) -> None:
+        """Everything from the first directory to the last fsync, but for what `_seal` does."""
         self._announce(Phase("prepare", "making directories and reading where the pages lie"))
         self._prepare()
         for done in self._crew.run(self._map_tasks()):
             for rows in done.rows:
-                self._layout.add(rows)
-        self._announce(Phase("copy", "writing files"))
-        written = 0
-        for done in self._crew.run(self._write_tasks()):
-            written += done.written
-            self._announce(Progress(written, self.found.bytes))
+                self._placed(rows)
+        self._copy()
         self._write_overlays()
         self._announce(Phase("sync", "making everything durable"))
         self._drain(self._sync_tasks(range(len(self.found.files)), lambda n: _place(self.found.files[n])))
@@ -195,6 +204,16 @@ class _Job:
         for tree in self._trees:
             tree.sync()
 
+    def _placed(self, rows: Rows) -> None:
+        """Take the rows of one file whose extents are a map."""
+        self._layout.add(rows)
+
+    def _copy(self) -> None:
+        self._announce(Phase("copy", "writing files"))
+        for done in self._crew.run(self._write_tasks()):
+            self.written += done.written
+            self._announce(Progress(self.written, self.found.bytes))
+
     def _drain(self, tasks: Iterable[Task]) -> None:
         for _ in self._crew.run(tasks):
             pass
@@ -203,20 +222,12 @@ class _Job:
         for entry in self._manifest.entries():
             number, path = root_of(entry.path, self._roots)
             if entry.type is EntryType.LINKED_TABLESPACE:
-                self._link(entry)
+                self._trees[0].make_link(entry.path, tablespace_target(self._manifest, self._destination, entry))
             elif entry.type is not EntryType.FILE:
                 self._trees[number].make_directory(path, entry.mode)
                 self.found.directories.append((number, path))
-            elif entry.path != CONTROL_FILE.encode() and entry.path not in self._overlays:
+            elif not is_written_apart(entry, self._overlays):
                 self._file(entry, TargetFile(number, path, entry.size, entry.mode & 0o777))
-
-    def _link(self, entry: Entry) -> None:
-        match = _TABLESPACE.fullmatch(entry.path)
-        target = self._destination.tablespaces.get(int(match[1])) if match else None
-        if target is None:
-            shown = os.fsdecode(entry.path)
-            raise Damaged(self._manifest.key, f"holds the link {shown!r}, which is none of its tablespaces")
-        self._trees[0].make_link(entry.path, target)
 
     def _file(self, entry: Entry, file: TargetFile) -> None:
         number = self.found.files.add(file)
@@ -236,13 +247,14 @@ class _Job:
                 yield ReadMaps(pack, tuple(maps[at : at + _MAPS_BATCH]))
         self.found.maps.clear()
 
-    def _write_tasks(self) -> Iterator[Task]:
+    def _write_tasks(self) -> Iterator[object]:
         for pack, rows in self._layout.by_pack():
             yield from self._pack_tasks(pack, rows)
         for at in range(0, len(self.found.empty), _BATCH):
             yield WriteEmpty(tuple(self.found.files[number] for number in self.found.empty[at : at + _BATCH]))
 
-    def _pack_tasks(self, pack: int, rows: Rows) -> Iterator[Task]:
+    def _pack_tasks(self, pack: int, rows: Rows) -> Iterator[object]:
+        """Tasks for WORKER that write what these rows name."""
         files = {number: self.found.files[number] for number in set(rows["file"].tolist())}
         stored = self._manifest.outer.packs[pack].footer.offset
         parts = max(1, -(-stored // SHARE_SIZE))
@@ -258,6 +270,21 @@ class _Job:
     def _sync_tasks(self, numbers: range, path: Callable[[int], tuple[int, bytes]]) -> Iterator[Task]:
         for at in range(0, len(numbers), _BATCH):
             yield SyncPaths(tuple(path(number) for number in numbers[at : at + _BATCH]))
+
+
+def is_written_apart(entry: Entry, overlays: Mapping[bytes, Overlay]) -> bool:
+    """True for a file that is not written from the packs in their order: pg_control, and what an overlay replaces."""
+    return entry.path == CONTROL_FILE.encode() or entry.path in overlays
+
+
+def tablespace_target(manifest: Manifest, destination: Destination, entry: Entry) -> str:
+    """Where the link of a linked tablespace's entry leads now; Damaged when the backup has no such tablespace."""
+    match = _TABLESPACE.fullmatch(entry.path)
+    target = destination.tablespaces.get(int(match[1])) if match else None
+    if target is None:
+        shown = os.fsdecode(entry.path)
+        raise Damaged(manifest.key, f"holds the link {shown!r}, which is none of its tablespaces")
+    return target
 
 
 def _place(file: TargetFile) -> tuple[int, bytes]:
@@ -280,9 +307,3 @@ def _seal(cluster: Cluster, manifest: Manifest, destination: Destination, tree: 
         tree.write(_TABLESPACE_MAP, format_tablespace_map(links), 0o600)
     tree.write(control, content, entry.mode & 0o777)
     tree.remove(UNFINISHED)
-
-
-def is_unfinished(directory: str) -> bool:
-    """True for the leavings of a restore that did not end: its mark is there and pg_control is not."""
-    mark = os.path.join(directory, os.fsdecode(UNFINISHED))
-    return os.path.lexists(mark) and not os.path.lexists(os.path.join(directory, CONTROL_FILE))

@@ -15,24 +15,27 @@ from typing import Any, Final
 
 import numpy as np
 
+from pgkeep.catalog.backups import stopped_at
 from pgkeep.catalog.continuity import spans
 from pgkeep.format.manifest import Collation, Inner, ManifestInfo, PackRef
 from pgkeep.pg.account import Account
 from pgkeep.pg.programs import Programs
 from pgkeep.pg.waldump import TransactionEnd
-from pgkeep.restore.choice import Candidate, Choice, stopped_at
+from pgkeep.restore.choice import Candidate, Choice
 from pgkeep.restore.materialise import Destination, Overlay
 from pgkeep.restore.moment import in_zone, show_moment
 from pgkeep.restore.preflight import Volume
+from pgkeep.restore.present import Overwriting, over_json
 from pgkeep.restore.settings import Action, ConfigurationPlan, Place, Settings
-from pgkeep.restore.stops import Stop
+from pgkeep.restore.standby import Standby
+from pgkeep.restore.stops import Stop, distance
 from pgkeep.restore.survey import Survey
 from pgkeep.restore.tablespaces import MappedTablespace
 from pgkeep.restore.target import Target, TargetKind
 from pgkeep.restore.tree import Owner
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.recovery import FILE_NAME, RecoveryLineage
-from pgkeep.values.wal import History, Segment
+from pgkeep.values.wal import History, Segment, history_name
 
 _SHOWN: Final = 3
 
@@ -86,6 +89,9 @@ class RestorePlan:
     zone: str
     """The server's time zone, for showing times."""
     warnings: tuple[Caution, ...]
+    over: Overwriting | None = None
+    """What becomes of the data directory that is there."""
+    standby: Standby | None = None
 
     @property
     def settings(self) -> Settings:
@@ -117,7 +123,7 @@ class RestorePlan:
                 "server_version": self.backup.server_version,
             },
             "target": _target_json(self.target),
-            "stop": _stop_json(self.stop),
+            "stop": _stop_json(self.stop, self.target),
             "action": self.action.value,
             "timeline": self.timeline,
             "history": [{"timeline": s.timeline, "left_at": str(s.lsn)} for s in self.history.switches],
@@ -137,6 +143,8 @@ class RestorePlan:
             "port": self.place.port,
             "socket_directory": self.place.socket_directory,
             "settings": [{"name": name, "value": value} for name, value in self.settings],
+            "over": over_json(self.over) if self.over is not None else None,
+            "standby": {"slot": self.standby.slot or None} if self.standby is not None else None,
             "warnings": [{"code": w.code, "text": w.text, "hint": w.hint or None} for w in self.warnings],
         }
 
@@ -151,19 +159,28 @@ def _target_json(target: Target) -> dict[str, Any]:
     return {"kind": target.kind.value, "value": value, "inclusive": target.inclusive, "timeline": target.timeline}
 
 
-def _stop_json(stop: Stop) -> dict[str, Any]:
+def _stop_json(stop: Stop, target: Target) -> dict[str, Any]:
     return {
         "told": _target_json(stop.recover_to),
         "lsn": str(stop.position) if stop.position is not None else None,
-        "last": _transaction_json(stop.last),
-        "next": _transaction_json(stop.next),
+        "previous": _transaction_json(stop.previous, target),
+        "last": _transaction_json(stop.last, target),
+        "next": _transaction_json(stop.next, target),
     }
 
 
-def _transaction_json(end: TransactionEnd | None) -> dict[str, Any] | None:
+def _transaction_json(end: TransactionEnd | None, target: Target) -> dict[str, Any] | None:
     if end is None:
         return None
-    return {"xid": end.xid, "lsn": str(end.lsn), "time": end.time.isoformat(), "committed": end.committed}
+    far = distance(end, target)
+    return {
+        "xid": end.xid,
+        "lsn": str(end.lsn),
+        "time": end.time.isoformat(),
+        "committed": end.committed,
+        "seconds_from_target": far.seconds,
+        "bytes_from_target": far.bytes,
+    }
 
 
 def show_in(zone: str, moment: datetime) -> str:
@@ -250,6 +267,17 @@ def _other_warnings(inner: Inner, candidate: Candidate, choice: Choice) -> list[
                 "timeline-branches",
                 f"timeline {choice.history.timeline} is followed, the newest; timelines {numbers} hold other WAL",
                 "name the one that you mean with --timeline",
+            )
+        )
+    if choice.without_history:
+        numbers = ", ".join(map(str, choice.without_history))
+        found.append(
+            Caution(
+                "history-missing",
+                f"timelines {numbers} have WAL, but their history files are missing or damaged: whether they continue"
+                f" timeline {choice.history.timeline} is not known, and they are not followed",
+                "archive them from a server that has them, in its data directory: pgkeep wal push pg_wal/"
+                + history_name(choice.without_history[0]),
             )
         )
     bad = sum(len(file.blocks) for file in inner.bad_pages)

@@ -1,8 +1,8 @@
 """What must be true of this machine before a restore writes anything: looked at here, judged by code without I/O.
 
-1. The target is absent or an empty directory, and so is every tablespace's; none lies within another cluster.  Nothing
-   is ever emptied on behalf of the user; the way out is a rename, because the old directory may be the last copy of
-   something.
+1. The target is absent or an empty directory, and so is every tablespace's, unless the user said what becomes of the
+   data directory there (`present`); none lies within another cluster.  What is no data directory is never emptied; the
+   way out is a rename, because it may be the last copy of something.
 2. No server runs on the target, and none links a directory that a tablespace would go to.
 3. There is room on every file system that is written to.
 4. PostgreSQL's programs are of the backup's major version: a physical copy starts with no other.
@@ -22,7 +22,7 @@ from pgkeep.pg.account import Account, current_account, named_account, server_ac
 from pgkeep.pg.instance import is_server_running
 from pgkeep.pg.programs import Programs, find_programs
 from pgkeep.pg.running import RunningServers, running_servers, tablespaces_in_use
-from pgkeep.restore.materialise import is_unfinished
+from pgkeep.restore.mark import is_unfinished
 from pgkeep.restore.tablespaces import MappedTablespace
 from pgkeep.values.quantity import show_size
 
@@ -52,13 +52,7 @@ def check_directory(directory: str) -> None:
             hint="name a new directory, or an empty one",
             path=directory,
         )
-    if is_server_running(Path(directory)):
-        raise Fault(
-            "target-in-use",
-            f"a PostgreSQL server is running on {directory}",
-            hint="restore into another directory; to replace this one, stop the server and rename it first",
-            path=directory,
-        )
+    check_stopped(directory)
     names = _names_in(directory)
     if not names:
         return
@@ -71,11 +65,22 @@ def check_directory(directory: str) -> None:
     )
 
 
+def check_stopped(directory: str) -> None:
+    """`target-in-use` when a server runs on the directory."""
+    if is_server_running(Path(directory)):
+        raise Fault(
+            "target-in-use",
+            f"a PostgreSQL server is running on {directory}",
+            hint="restore into another directory; to put this one back, stop the server first",
+            path=directory,
+        )
+
+
 def _way_out(directory: str, names: Sequence[str]) -> str:
     aside = f"mv {shlex.quote(directory)} {shlex.quote(directory + '.before')}"
     if is_unfinished(directory):
         left = shlex.join(["rm", "-r", directory, *_linked(directory)])
-        return f"this is the unfinished copy of an interrupted restore: {left}"
+        return f"an interrupted restore left this unfinished copy; go on with --delta, or remove it: {left}"
     if "PG_VERSION" in names:
         return f"it may be the last copy of your data: keep it with  {aside}"
     return f"name another directory, or empty this one; rename it with  {aside}"
@@ -125,8 +130,16 @@ def _within(path: str, what: str) -> Fault:
     )
 
 
-def check_tablespaces(spaces: Iterable[MappedTablespace], servers: RunningServers | None = None) -> None:
-    """Rule A for the targets: `tablespace-unsafe` or `target-not-empty` unless each is absent or empty, and unused."""
+def check_tablespaces(
+    spaces: Iterable[MappedTablespace],
+    servers: RunningServers | None = None,
+    *,
+    owned: frozenset[str] = frozenset(),
+) -> None:
+    """Rule A for the targets: `tablespace-unsafe` or `target-not-empty` unless each is absent or empty, and unused.
+
+    Those in `owned` may hold something: it goes the way of the data directory that is there (`present`).
+    """
     running = servers or running_servers()
     in_use = tablespaces_in_use(running)
     for space in spaces:
@@ -146,7 +159,8 @@ def check_tablespaces(spaces: Iterable[MappedTablespace], servers: RunningServer
                 hint="run pgkeep as root or as the server's account, or map it to another directory",
                 path=space.target,
             )
-        _check_empty(space)
+        if space.target not in owned:
+            _check_empty(space)
 
 
 def _check_empty(space: MappedTablespace) -> None:

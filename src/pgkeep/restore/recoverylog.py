@@ -28,6 +28,8 @@ _NOT_RESTORED: Final = "could not restore file"
 _PAUSED: Final = "pausing at the end of recovery"
 _SETTINGS: Final = "recovery has paused"
 _READY: Final = "database system is ready to accept connections"
+_READ_ONLY: Final = re.compile(r"database system is ready to accept read[- ]only connections")
+_STREAMING: Final = "started streaming WAL from primary"
 _TARGET_SHUTDOWN: Final = "shutdown at recovery target"
 
 
@@ -48,6 +50,9 @@ class RecoveryLog:
     is_ready: bool = False
     is_paused: bool = False
     is_shut_down: bool = False
+    is_hot_standby: bool = False
+    """It answers read-only queries."""
+    is_streaming: bool = False
     fatal: str = ""
     lacks_settings: bool = False
     get_error: str = ""
@@ -76,6 +81,8 @@ class RecoveryLog:
     def _states(self, line: str) -> None:
         self.is_ready |= _READY in line
         self.is_paused |= _PAUSED in line
+        self.is_hot_standby |= _READ_ONLY.search(line) is not None
+        self.is_streaming |= _STREAMING in line
         self.is_shut_down |= _TARGET_SHUTDOWN in line
         self.lacks_settings |= _SETTINGS in line and _PAUSED not in line
 

@@ -3,7 +3,7 @@
 1. postgresql.auto.conf is read after every other file, so what is decided here stands at its end.
 2. Empty recovery targets come first and the one target last: a target that postgresql.conf still sets would otherwise
    end in "multiple recovery targets" (xlogrecovery.c, error_multiple_recovery_targets).
-3. The timeline is always a number: 'latest' and 'current' depend on what else is archived.
+3. The timeline is always a number, but for a replica: 'latest' and 'current' depend on what else is archived.
 4. Nothing is archived, no publisher is called, no standby is waited for, no job scheduler starts, no file outside the
    data directory is used; `adopt` is the way from there to production.
 5. data_directory counts only in postgresql.conf itself (guc.c, SelectConfigFiles reads it before postgresql.auto.conf).
@@ -20,7 +20,9 @@ from pgkeep.format.manifest import ServerInfo
 from pgkeep.pg.runtime import shell_command
 from pgkeep.restore import conf
 from pgkeep.restore.moment import show_moment
+from pgkeep.restore.standby import Standby, settings_of
 from pgkeep.restore.target import Target, TargetKind
+from pgkeep.values.recovery import SPOOL_PREFIX
 
 Settings = tuple[tuple[str, str], ...]
 TARGETS: Final = (
@@ -88,7 +90,7 @@ class Recovery:
     """What is recovered to, and how WAL is fetched.
 
     `target` is what the server is told, with an explicit `timeline`; `fetch` are the words of `pgkeep --config ABS wal
-    get`, `lineage` the absolute path of the RecoveryLineage.
+    get`, `lineage` the absolute path of the RecoveryLineage, `spool` that of the directory for what is fetched ahead.
     """
 
     target: Target
@@ -96,21 +98,44 @@ class Recovery:
     action: Action
     fetch: tuple[str, ...]
     lineage: str
+    spool: str
+    standby: Standby | None = None
+    """For a replica, which has no target."""
     looks_ahead: bool = True
     """False where WAL is missing behind the target: prefetching (xlogprefetcher.c, since 15) asks for it beforehand."""
 
 
-def restore_command(fetch: Sequence[str], lineage: str) -> str:
-    """`... wal get %f %p --lineage FILE`, quoted for sh, percent signs of its own doubled."""
-    return f'{shell_command(fetch)} "%f" "%p" {shell_command(["--lineage", lineage])}'
+def restore_command(fetch: Sequence[str], spool: str, lineage: str | None = None) -> str:
+    """Out of the spool, else `... wal get %f %p --spool DIR --lineage FILE`.
+
+    Quoted for sh, percent signs of its own doubled.  mv costs a tenth of what an interpreter's start does.
+    """
+    options = ["--spool", spool, *(() if lineage is None else ("--lineage", lineage))]
+    take = f'mv -f {shell_command([spool])}/"%f" "%p" 2>/dev/null'
+    return f'{take} || {shell_command(fetch)} "%f" "%p" {shell_command(options)}'
+
+
+def recovery_end_command(spool: str) -> str:
+    """Removes the spool when recovery has ended; renamed first, because somebody may still be filling it."""
+    place = shell_command([spool])
+    return f"test ! -d {place} || {{ mv -f {place} {place}.over && rm -rf {place}.over; }}"
+
+
+def spool_path(directory: str, restore_id: str) -> str:
+    """Where WAL is fetched ahead for the restore of that id into `directory`: see `values.recovery.SPOOL_PREFIX`."""
+    return f"{directory}/pg_wal/{SPOOL_PREFIX}{restore_id}"
 
 
 def recovery_settings(recovery: Recovery) -> Settings:
     """Empty targets, the one target, the timeline, and where WAL comes from."""
     lines = [(name, "") for name in TARGETS]
-    lines += [(name, "") for name in ("archive_cleanup_command", "recovery_end_command", "primary_conninfo")]
-    lines += [("primary_slot_name", ""), ("recovery_min_apply_delay", "0")]
-    lines.append(("restore_command", restore_command(recovery.fetch, recovery.lineage)))
+    lines += [(name, "") for name in ("archive_cleanup_command", "primary_conninfo", "primary_slot_name")]
+    lines.append(("recovery_min_apply_delay", "0"))
+    lineage = recovery.lineage if recovery.standby is None else None
+    lines.append(("restore_command", restore_command(recovery.fetch, recovery.spool, lineage)))
+    lines.append(("recovery_end_command", recovery_end_command(recovery.spool)))
+    if recovery.standby is not None:
+        return (*lines, *settings_of(recovery.standby))
     lines.append(("recovery_target_timeline", str(recovery.timeline)))
     if not recovery.looks_ahead:
         lines.append(("recovery_prefetch", "off"))
@@ -242,8 +267,8 @@ def plan_configuration(
     names = frozenset(name for name, _ in written) | RECOVERY
     files: dict[str, str | None] = {
         "postgresql.auto.conf": conf.without(source.auto, names) + conf.spell(written),
-        "recovery.signal": "",
-        "standby.signal": None,
+        "recovery.signal": "" if recovery.standby is None else None,
+        "standby.signal": None if recovery.standby is None else "",
     }
     if (main := _main_file(source, flat, place)) is not None:
         files["postgresql.conf"] = main

@@ -30,6 +30,8 @@ from pgkeep.values.recovery import FILE_NAME
 LOG_NAME: Final = "pgkeep.restore.log"
 """In the restored data directory; never part of a backup."""
 _POLL_SECONDS: Final = 0.05
+_STREAMING_SECONDS: Final = 15.0
+"""After it is open for reading, a replica is waited for no longer than this: its primary may be down."""
 _AUTO: Final = b"postgresql.auto.conf"
 _TEMPORARY: Final = b"postgresql.auto.conf.tmp"
 _SAID_BY_LOG: Final = {
@@ -47,8 +49,9 @@ _POSITION: Final = "SELECT pg_last_wal_replay_lsn(), pg_last_xact_replay_timesta
 class Recovered:
     """How the recovery ended.
 
-    `state` is 'ready' (promoted), 'paused' or 'shut-down'; `lsn` is the end of the last WAL that was replayed, as far
-    as it is known; `last_time` when the last replayed transaction had ended.
+    `state` is 'ready' (promoted), 'paused' or 'shut-down', of a replica 'streaming' or 'standby' (not streaming yet);
+    `lsn` is the end of the last WAL that was replayed, as far as it is known; `last_time` when the last replayed
+    transaction had ended.
     """
 
     state: str
@@ -105,6 +108,7 @@ def _follow(plan: RestorePlan, instance: Instance, follower: LogFollower, announ
     log = RecoveryLog()
     size = plan.wal.bytes // plan.wal.segments
     shown = -1
+    streaming_by = 0.0
     while True:
         is_running = instance.is_running()
         for line in follower.lines():
@@ -121,6 +125,10 @@ def _follow(plan: RestorePlan, instance: Instance, follower: LogFollower, announ
             )
         if log.is_ready or log.is_paused:
             return log
+        if plan.standby is not None and log.is_hot_standby:
+            streaming_by = streaming_by or time.monotonic() + _STREAMING_SECONDS
+            if log.is_streaming or time.monotonic() > streaming_by:
+                return log
         if not is_running:
             if log.is_shut_down and plan.action is Action.SHUTDOWN:
                 return log
@@ -129,7 +137,7 @@ def _follow(plan: RestorePlan, instance: Instance, follower: LogFollower, announ
 
 
 def _recovered(plan: RestorePlan, log: RecoveryLog, instance: Instance, seconds: float) -> Recovered:
-    state = "ready" if log.is_ready else "paused" if log.is_paused else "shut-down"
+    state = _state(plan, log)
     asked = _ask(plan) if state != "shut-down" else None
     lsn, last_time = asked or (log.redo_done or plan.stop.position, log.last_time)
     last = plan.stop.last
@@ -147,6 +155,14 @@ def _recovered(plan: RestorePlan, log: RecoveryLog, instance: Instance, seconds:
         log=str(instance.log),
         seconds=seconds,
     )
+
+
+def _state(plan: RestorePlan, log: RecoveryLog) -> str:
+    if log.is_ready:
+        return "ready"
+    if plan.standby is not None:
+        return "streaming" if log.is_streaming else "standby"
+    return "paused" if log.is_paused else "shut-down"
 
 
 def _ask(plan: RestorePlan) -> tuple[Lsn, datetime | None] | None:
@@ -185,5 +201,7 @@ def describe(recovered: Recovered, plan: RestorePlan) -> str:
         "ready": f"the server is open on timeline {recovered.timeline}",
         "paused": "the server is paused there, read-only; SELECT pg_wal_replay_resume() opens it",
         "shut-down": "the server has shut down there",
+        "streaming": "the replica streams from its primary, and answers read-only queries",
+        "standby": "the replica answers read-only queries; it does not stream yet: its log says why",
     }[recovered.state]
     return f"{where}{when}; {state}"

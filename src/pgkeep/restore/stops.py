@@ -6,23 +6,27 @@ A time, and the moment before a transaction, are turned into a position: the end
 2. The server would stop for them just before a COMMIT record, with everything replayed that came before that: the lock
    of a DROP TABLE, which then hides the table from whoever looks at a paused server, or the removal of a database's
    files, which happens before its DROP commits (measured).  Right after the transaction before, none of that has been.
+3. Who cannot be served is told the nearest that can be, before and after the target (`nearest`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pgkeep.catalog.continuity import Gap
 from pgkeep.catalog.walfacts import Sought, WalScan
 from pgkeep.errors import Fault
 from pgkeep.pg.waldump import TransactionEnd
+from pgkeep.pg.walrecord import LONG_HEADER, SHORT_HEADER, WAL_PAGE
 from pgkeep.restore.choice import Candidate, Choice
 from pgkeep.restore.moment import show_moment
+from pgkeep.restore.nearest import beyond
 from pgkeep.restore.target import Target, TargetKind
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.xid import XidSnapshot
 
 _XID_MASK = 0xFFFFFFFF
+_BEHIND = 8
+"""Segments behind the stop that are looked at for the next transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +42,80 @@ class Stop:
     """The last transaction that will be there."""
     next: TransactionEnd | None = None
     """The first that will not."""
+    previous: TransactionEnd | None = None
+    """The one before `last`."""
     warnings: tuple[str, ...] = ()
 
+    def replayed_before(self) -> Lsn | None:
+        """Records that begin before this may be replayed; None: all that were scanned.
 
-def sought(target: Target) -> Sought:
-    """What a scan of the WAL should look for."""
-    if target.kind is TargetKind.TIME:
-        return Sought(time=target.time, inclusive=target.inclusive)
-    if target.kind is TargetKind.XID:
-        assert target.xid is not None
-        return Sought(xid=target.xid & _XID_MASK)
-    return Sought()
+        An inclusive LSN of the user's need not be where a record begins: the next one is replayed then.
+        """
+        told = self.recover_to
+        if self.position is None:
+            return None
+        if told.kind is TargetKind.LSN and not (self.last is not None and self.last.lsn == self.position):
+            return None if told.inclusive else self.position
+        return Lsn(self.position + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far behind the target a transaction ended (negative: before it); both None where there is no measure."""
+
+    seconds: float | None = None
+    bytes: int | None = None
+
+
+def distance(end: TransactionEnd, target: Target) -> Distance:
+    """In the target's own measure: a time's in seconds, a position's in bytes of WAL."""
+    if target.time is not None:
+        return Distance(seconds=(end.time - target.time).total_seconds())
+    if target.lsn is not None:
+        return Distance(bytes=end.lsn - target.lsn)
+    return Distance()
+
+
+def sought(target: Target, candidate: Candidate, size: int) -> Sought:
+    """What a scan of the WAL should look for: the first transaction that will not be there, or the xid itself."""
+    match target.kind:
+        case TargetKind.TIME:
+            return Sought(time=target.time, inclusive=target.inclusive)
+        case TargetKind.XID:
+            assert target.xid is not None
+            return Sought(xid=target.xid & _XID_MASK)
+        case TargetKind.LSN:
+            assert target.lsn is not None
+            return Sought(lsn=_record_at(target.lsn, size), inclusive=target.inclusive)
+        case TargetKind.NAME:
+            return Sought(name=target.name)
+        case TargetKind.IMMEDIATE:
+            return Sought(lsn=candidate.stop, inclusive=False)
+        case TargetKind.LATEST:
+            return Sought()
+
+
+def _record_at(lsn: Lsn, size: int) -> Lsn:
+    """Where a record that would begin at `lsn` does: at the start of a page there is a header."""
+    if lsn % WAL_PAGE:
+        return lsn
+    return Lsn(lsn + (SHORT_HEADER if lsn % size else LONG_HEADER))
 
 
 def last_segment(target: Target, candidate: Candidate, size: int) -> int:
     """Number of the last full segment that must be scanned for the target; not beyond the reach."""
     match target.kind:
         case TargetKind.IMMEDIATE:
-            wanted = (candidate.stop - 1) // size
+            wanted = (candidate.stop - 1) // size + _BEHIND
         case TargetKind.LSN:
             assert target.lsn is not None
-            # The record at the target may go on in the next segment.
-            wanted = target.lsn // size + 1
+            wanted = target.lsn // size + _BEHIND
         case TargetKind.LATEST:
             wanted = candidate.reach.last
-        case _:
+        case TargetKind.TIME:
             wanted = candidate.until
+        case _:
+            wanted = candidate.until + _BEHIND
     return min(wanted, candidate.reach.last)
 
 
@@ -88,10 +140,10 @@ def settle(target: Target, candidate: Candidate, scan: WalScan, choice: Choice, 
     match target.kind:
         case TargetKind.LATEST:
             if candidate.reach.gap is not None:
-                raise _beyond(target, candidate, scan, choice)
-            return Stop(target, last=scan.last)
+                raise beyond(target, candidate, scan, choice)
+            return Stop(target, last=scan.last, previous=scan.previous)
         case TargetKind.IMMEDIATE:
-            return Stop(target, candidate.stop)
+            return Stop(target, candidate.stop, last=scan.before, next=scan.hit, previous=scan.previous)
         case TargetKind.LSN:
             return _settle_lsn(target, candidate, scan, choice, complete=complete)
         case TargetKind.TIME:
@@ -105,8 +157,8 @@ def settle(target: Target, candidate: Candidate, scan: WalScan, choice: Choice, 
 def _settle_lsn(target: Target, candidate: Candidate, scan: WalScan, choice: Choice, *, complete: bool) -> Stop:
     assert target.lsn is not None
     if target.lsn >= scan.end and complete:
-        raise _beyond(target, candidate, scan, choice)
-    return Stop(target, target.lsn)
+        raise beyond(target, candidate, scan, choice)
+    return Stop(target, target.lsn, last=scan.before, next=scan.hit, previous=scan.previous)
 
 
 def _settle_time(target: Target, candidate: Candidate, scan: WalScan, choice: Choice, *, complete: bool) -> Stop | None:
@@ -114,19 +166,21 @@ def _settle_time(target: Target, candidate: Candidate, scan: WalScan, choice: Ch
     if hit is not None:
         if hit.lsn < candidate.stop:
             return None  # the server's clock went back: the backup holds what ended after the target
-        return _just_before(hit, before, candidate)
+        return _just_before(scan, candidate)
     if not complete:
         return None
     if target.inclusive and before is not None and before.time == target.time and before.lsn >= candidate.stop:
-        return Stop(Target.at_lsn(before.lsn), before.lsn, last=before)
-    raise _beyond(target, candidate, scan, choice)
+        return Stop(Target.at_lsn(before.lsn), before.lsn, last=before, previous=scan.previous)
+    raise beyond(target, candidate, scan, choice)
 
 
-def _just_before(hit: TransactionEnd, before: TransactionEnd | None, candidate: Candidate) -> Stop:
-    """Where `hit` has not ended: after the transaction before it, or where the backup is consistent."""
+def _just_before(scan: WalScan, candidate: Candidate) -> Stop:
+    """Where the hit has not ended: after the transaction before it, or where the backup is consistent."""
+    before = scan.before
+    stop = Stop(Target.immediate(), candidate.stop, last=before, next=scan.hit, previous=scan.previous)
     if before is None or before.lsn < candidate.stop:
-        return Stop(Target.immediate(), candidate.stop, last=before, next=hit)
-    return Stop(Target.at_lsn(before.lsn), before.lsn, last=before, next=hit)
+        return stop
+    return replace(stop, recover_to=Target.at_lsn(before.lsn), position=before.lsn)
 
 
 def _settle_xid(target: Target, candidate: Candidate, scan: WalScan) -> Stop | None:
@@ -141,9 +195,9 @@ def _settle_xid(target: Target, candidate: Candidate, scan: WalScan) -> Stop | N
     if hit is None or hit.lsn < candidate.stop:
         return None
     if not target.inclusive:
-        return _just_before(hit, scan.before, candidate)
+        return _just_before(scan, candidate)
     warnings = () if hit.committed else (f"transaction {target.xid} was rolled back, at {show_moment(hit.time)}",)
-    return Stop(Target.at_xid(hit.xid), hit.lsn, last=hit, warnings=warnings)
+    return Stop(Target.at_xid(hit.xid), hit.lsn, hit, scan.after, scan.before, warnings)
 
 
 def _settle_name(target: Target, candidate: Candidate, scan: WalScan) -> Stop | None:
@@ -154,54 +208,4 @@ def _settle_name(target: Target, candidate: Candidate, scan: WalScan) -> Stop | 
     if len(points) > 1:
         later = ", ".join(f"{point.lsn} ({show_moment(point.time)})" for point in points[1:])
         warnings = (f"{len(points)} restore points have this name; the first is taken, later ones are at {later}",)
-    return Stop(target, points[0].lsn, warnings=warnings)
-
-
-def not_found(target: Target, choice: Choice, names: tuple[str, ...]) -> Fault:
-    """No backup's WAL has the transaction or the restore point; `names` are the restore points that were seen."""
-    timeline = choice.history.timeline
-    if target.kind is TargetKind.NAME:
-        seen = ", ".join(dict.fromkeys(names)) or "none"
-        hint = f"restore points that can be reached: {seen}"
-    else:
-        hint = "take a time or an LSN as the target; `pgkeep accidents` finds transactions"
-    if choice.others:
-        hint += f"; or look on another timeline: --timeline {choice.others[-1]}"
-    return Fault(
-        "target-unreachable",
-        f"{target.describe()} is not in the archived WAL behind any backup on timeline {timeline}",
-        hint=hint,
-    )
-
-
-def _beyond(target: Target, candidate: Candidate, scan: WalScan, choice: Choice) -> Fault:
-    """The target lies behind the last WAL that recovery can read, or in a gap."""
-    last, gap = scan.last, candidate.reach.gap
-    ends = _end(scan, gap, choice)
-    if last is None or last.lsn < candidate.stop:
-        nearest, hint = (
-            candidate.stop,
-            f"the latest that can be reached is the end of backup {candidate.id}: --immediate",
-        )
-        return _unreachable(target, ends, hint, str(nearest), choice)
-    nearest_text = f'--time "{show_moment(last.time)}"' if target.kind is TargetKind.TIME else f"--lsn {last.lsn}"
-    hint = f"the latest that can be reached is {nearest_text}"
-    if gap is None and target.kind is not TargetKind.LATEST:
-        hint += "; --latest recovers everything that is archived"
-    return _unreachable(target, ends, hint, show_moment(last.time), choice)
-
-
-def _end(scan: WalScan, gap: Gap | None, choice: Choice) -> str:
-    when = f" (the last transaction ended at {show_moment(scan.last.time)})" if scan.last is not None else ""
-    if gap is not None:
-        return f"the archive has a gap behind {scan.end}{when}: it lacks {gap.describe(choice.size)}"
-    return f"the archived WAL ends at {scan.end}{when}"
-
-
-def _unreachable(target: Target, ends: str, hint: str, nearest: str, choice: Choice) -> Fault:
-    if choice.others:
-        hint += f"; other timelines hold other WAL: --timeline {', '.join(map(str, choice.others))}"
-    return Fault(
-        "target-unreachable", f"{target.describe()} cannot be reached: {ends}", hint=hint, nearest=nearest,
-        timeline=choice.history.timeline,
-    )  # fmt: skip
+    return Stop(target, points[0].lsn, scan.before, scan.hit, scan.previous, warnings)

@@ -68,10 +68,15 @@ def map_tablespaces(
     return mapped
 
 
+def default_target(directory: str, oid: int) -> str:
+    """Where a tablespace goes unless it is mapped: beside the data directory."""
+    return f"{directory.rstrip('/')}-tablespaces/{oid}"
+
+
 def _map(space: Tablespace, directory: str, mappings: Mapping[str, str]) -> MappedTablespace:
     source = os.path.normpath(os.fsdecode(space.location))
     name = space.name.decode("utf-8", "backslashreplace")
-    default = f"{directory.rstrip('/')}-tablespaces/{space.oid}"
+    default = default_target(directory, space.oid)
     if source == default and source not in mappings:
         raise Fault(
             "tablespace-unsafe",

@@ -5,15 +5,20 @@ Rules of this file:
 1. Every name is opened relative to its directory's descriptor with O_NOFOLLOW, so that neither a hostile manifest nor
    somebody who slips a link into the target while it is written leads a write elsewhere.
 2. A directory that is made must not have existed; files of a backup are created by whichever worker comes first.
-3. OSError becomes `target-space` (no room) or `io`, naming the path.
-4. Not for several threads at once.
+3. What is there already is listed, dressed, cut and removed without following a link, and without opening what is no
+   regular file or directory (a pipe would block, a device might do anything).
+4. OSError becomes `target-space` (no room) or `io`, naming the path.
+5. Not for several threads at once.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
+import stat
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -30,6 +35,34 @@ class Owner:
 
     uid: int
     gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A path that is there, as lstat(2) shows it; `target` is where a symbolic link leads."""
+
+    path: bytes
+    status: os.stat_result
+    target: bytes = b""
+
+    @property
+    def is_file(self) -> bool:
+        """A regular file; hard links too."""
+        return stat.S_ISREG(self.status.st_mode)
+
+    @property
+    def is_directory(self) -> bool:
+        return stat.S_ISDIR(self.status.st_mode)
+
+    @property
+    def is_link(self) -> bool:
+        return stat.S_ISLNK(self.status.st_mode)
+
+    def is_dressed(self, mode: int, owner: Owner | None) -> bool:
+        """True when permission bits and owner need no change."""
+        has = self.status
+        right = owner is None or (has.st_uid, has.st_gid) == (owner.uid, owner.gid)
+        return right and stat.S_IMODE(has.st_mode) == mode & 0o777
 
 
 class Tree:
@@ -107,6 +140,87 @@ class Tree:
         except OSError as error:
             self._raise(error, path)
 
+    def open_if_there(self, path: bytes) -> int | None:
+        """As `open`; None when there is no such file."""
+        try:
+            return self.open(path)
+        except Fault as fault:
+            if isinstance(fault.__cause__, FileNotFoundError):
+                return None
+            raise
+
+    def find(self, path: bytes) -> Found | None:
+        """What is at this path; None for nothing."""
+        parent, name = self._place(path)
+        try:
+            return _found(path, os.lstat(name, dir_fd=parent), name, parent)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._raise(error, path)
+
+    def list(self, path: bytes) -> list[Found]:
+        """What is in a directory, unordered; nothing when it is not there, or is no directory (any more)."""
+        try:
+            directory = self._directory(path)
+            prefix = path + b"/" if path else b""
+            names = [os.fsencode(name) for name in os.listdir(directory)]
+            found = []
+            for name in names:
+                with suppress(FileNotFoundError):
+                    found.append(_found(prefix + name, os.lstat(name, dir_fd=directory), name, directory))
+            return found
+        except Fault as fault:
+            if isinstance(fault.__cause__, FileNotFoundError | NotADirectoryError):
+                return []
+            raise
+        except OSError as error:
+            self._raise(error, path)
+
+    def redress(self, path: bytes, mode: int) -> None:
+        """Give what is there its permission bits and owner, also when it may not be opened as it is."""
+        parent, name = self._place(path)
+        try:
+            descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+            try:
+                # An O_PATH descriptor takes no fchmod; its name in /proc leads to the very same inode.
+                if self._owner is not None:
+                    os.chown(name, self._owner.uid, self._owner.gid, dir_fd=parent, follow_symlinks=False)
+                os.chmod(f"/proc/self/fd/{descriptor}", mode & 0o777)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._raise(error, path)
+
+    def cut(self, path: bytes, size: int) -> None:
+        """Shorten a file to `size` bytes."""
+        parent, name = self._place(path)
+        try:
+            descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+            try:
+                os.ftruncate(descriptor, size)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            self._raise(error, path)
+
+    def clear(self, found: Found) -> None:
+        """Remove what is there: a file, a link (not what it names), or a directory with all that is in it.
+
+        Not durable before its directory is synced.
+        """
+        parent, name = self._place(found.path)
+        try:
+            if found.is_directory:
+                self._forget(found.path)
+                shutil.rmtree(name, dir_fd=parent)
+            else:
+                os.unlink(name, dir_fd=parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._raise(error, found.path)
+
     def write(self, path: bytes, content: bytes, mode: int) -> None:
         """A whole small file, durable with its name, in place of an older one."""
         descriptor = self.create(path, mode)
@@ -177,6 +291,11 @@ class Tree:
             os.close(self._open.popitem(last=False)[1])
         return descriptor
 
+    def _forget(self, path: bytes) -> None:
+        """Close what is open at and below a directory that goes away: its name may come to mean another one."""
+        for known in [each for each in self._open if each == path or each.startswith(path + b"/")]:
+            os.close(self._open.pop(known))
+
     def _dress(self, descriptor: int, mode: int) -> None:
         # The umask may have narrowed what open and mkdir were told.
         os.fchmod(descriptor, mode & 0o777)
@@ -185,6 +304,10 @@ class Tree:
 
     def _raise(self, error: OSError, path: bytes) -> NoReturn:
         raise io_fault(error, self.full(path)) from error
+
+
+def _found(path: bytes, status: os.stat_result, name: bytes, parent: int) -> Found:
+    return Found(path, status, os.readlink(name, dir_fd=parent) if stat.S_ISLNK(status.st_mode) else b"")
 
 
 def io_fault(error: OSError, path: str) -> Fault:

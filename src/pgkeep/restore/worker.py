@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -110,6 +110,9 @@ class Done:
 class RestoreWorker:
     """See the module's docstring."""
 
+    PAGE_HASHES: ClassVar[bool] = False
+    """Whether packs are opened with their pages' hashes."""
+
     def __init__(self, settings: WorkerSettings) -> None:
         os.umask(0o077)
         self._settings = settings
@@ -146,7 +149,7 @@ class RestoreWorker:
             return known
         identity, place = self._settings.packs[pack]
         try:
-            reader = PackReader.open(self._repository, self._settings.cluster, identity, place)
+            reader = PackReader.open(self._repository, self._settings.cluster, identity, place, hashes=self.PAGE_HASHES)
         except Fault as fault:
             raise missing_as_damage(fault, f"pack {identity}") from None
         expected = self._settings.page_size

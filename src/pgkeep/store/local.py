@@ -68,6 +68,10 @@ class LocalStore:
 
         return f"file://{quote_from_bytes(os.fsencode(self._root))}"
 
+    def file_of(self, key: str) -> str | None:
+        keys.check_key(key)
+        return self._path(key)
+
     def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         keys.check_key(key)
         self._check_root()

@@ -31,6 +31,10 @@ class MemoryStore:
         """For messages only: another process cannot open it."""
         return "memory:"
 
+    def file_of(self, key: str) -> str | None:
+        keys.check_key(key)
+        return None
+
     def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         keys.check_key(key)
         content = b"".join(parts)

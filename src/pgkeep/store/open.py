@@ -35,6 +35,11 @@ def create_store(url: str) -> Store:
     return _CREATORS[_scheme(url)](url)
 
 
+def directory_of(url: str) -> str | None:
+    """The directory on this machine (or mounted on it) that holds the objects; None for another kind of store."""
+    return _local_path(url) if _scheme(url) == "file" else None
+
+
 def _scheme(url: str) -> str:
     if url.startswith("/"):
         return "file"

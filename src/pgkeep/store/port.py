@@ -51,6 +51,13 @@ class Store(Protocol):
         """For messages and for `open_store` in another process; never holds a secret."""
         ...
 
+    def file_of(self, key: str) -> str | None:
+        """The file of this machine that would hold `key`, absolute; None for a store that is no directory here.
+
+        Whoever has seen an object there may look at that file later without opening the store.
+        """
+        ...
+
     def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         """Create `key` from the concatenated parts, durably, or raise `object-exists`."""
         ...

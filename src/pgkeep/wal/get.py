@@ -10,7 +10,8 @@ replays what it finds elsewhere; above 125 it stops (RestoreArchivedFile in xlog
    looked for on the timeline that was asked for.
 4. A partial segment is served, with zeros behind its WAL, only where it is the newest WAL that there is.
 5. The file appears at its destination whole, verified and durable.
-6. Histories are always asked of the repository: a cached absence would let two servers take one timeline number.
+6. What the plan did not know is not served: no later segment, and nothing longer in the place of a partial one.
+7. Histories are always asked of the repository: a cached absence would let two servers take one timeline number.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ class GetStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GetOutcome:
-    """What was answered.  `flush` is the end of the WAL in a partial segment that was served, None otherwise."""
+    """What was answered.  `flush` is the end of the WAL in a partial segment that was served, None otherwise.
+
+    `segment` is set when a full segment of the archive was served.
+    """
 
     status: GetStatus
     name: str
@@ -56,21 +60,26 @@ class GetOutcome:
     flush: Lsn | None = None
     notes: tuple[str, ...] = ()
     """What a person should know although the request was served (a longer partial was damaged)."""
+    segment: Segment | None = None
 
 
-def get(
-    repository: Repository,
-    name: str,
-    destination: str,
-    lineage: RecoveryLineage | None,
-    *,
-    data_directory: str | os.PathLike[str] = ".",
-) -> GetOutcome:
+def find_archive(
+    repository: Repository, lineage: RecoveryLineage | None, data_directory: str | os.PathLike[str] = "."
+) -> WalArchive:
+    """The lineage's archive, or without one that of the cluster whose pg_control lies in `data_directory`.
+
+    Faults: cluster-mismatch, cluster-unknown, io, and the store's.
+    """
+    if lineage is not None:
+        return _archive_of_lineage(repository, lineage)
+    return _archive_of_directory(repository, data_directory)
+
+
+def get(archive: WalArchive, name: str, destination: str, lineage: RecoveryLineage | None) -> GetOutcome:
     """Write the WAL file `name` (restore_command's %f) to `destination` (%p).
 
-    The archive is the lineage's, or without one that of the cluster whose pg_control lies in `data_directory`.
-    Faults: wal-gap, wal-refused (a name that recovery does not ask for, a segment of another branch),
-    cluster-mismatch, cluster-unknown, Damaged, io, and the store's.
+    Faults: wal-gap, wal-refused (a name that recovery does not ask for, a segment of another branch), Damaged, io, and
+    the store's.
     """
     kind = wal_file_kind(name)
     if kind is None or kind is WalFileKind.PARTIAL:
@@ -79,7 +88,6 @@ def get(
             f"{name!r} is not served, expected a segment, a .history or a .backup file",
             hint="restore_command should be: pgkeep --config FILE wal get %f %p",
         )
-    archive = _archive_of_lineage(repository, lineage) if lineage else _archive_of_directory(repository, data_directory)
     if kind is WalFileKind.SEGMENT:
         return _get_segment(archive, name, destination, lineage)
     type_ = ObjectType.WAL_HISTORY if kind is WalFileKind.HISTORY else ObjectType.WAL_BACKUP_LABEL
@@ -128,6 +136,8 @@ def _get_segment(archive: WalArchive, name: str, destination: str, lineage: Reco
         raise Fault("wal-refused", f"{name} is not served: {error}") from None
     if history is not None:
         _check_branch(segment, name, history, archive.segment_size)
+    if lineage is not None and lineage.flush is not None and segment.number == lineage.last_segment:
+        return _get_planned_partial(archive, segment, destination, lineage.flush)
     try:
         content = archive.segment(segment)
     except Fault as fault:
@@ -138,16 +148,37 @@ def _get_segment(archive: WalArchive, name: str, destination: str, lineage: Reco
         _check_gap(archive, segment, history)
         if _is_beyond(lineage, segment):
             return GetOutcome(GetStatus.MISSING, name)
-        return _get_partial(archive, segment, destination, history)
+        partials = archive.partials_of(segment)
+        allowed = _allowed(archive, partials, segment, history) if partials else ()
+        return _get_partial(archive, segment, destination, allowed) or GetOutcome(GetStatus.MISSING, name)
     if _is_beyond(lineage, segment):
         return GetOutcome(GetStatus.MISSING, name, notes=(f"{name} was archived after this restore was planned",))
     write_durably(destination, content)
-    return GetOutcome(GetStatus.FOUND, name, archive.key(name))
+    return GetOutcome(GetStatus.FOUND, name, archive.key(name), segment=segment)
 
 
 def _is_beyond(lineage: RecoveryLineage | None, segment: Segment) -> bool:
     """True for WAL that the plan did not know: nobody has looked at which tablespaces it would create, and where."""
     return lineage is not None and lineage.last_segment is not None and segment.number > lineage.last_segment
+
+
+def _get_planned_partial(archive: WalArchive, segment: Segment, destination: str, flush: Lsn) -> GetOutcome:
+    """The partial that the plan has read, or a shorter one.
+
+    A longer one or the whole segment, cut off at `flush`, would not be the same: that position is rounded up to a
+    page, and later WAL may have filled the rest of it.
+    """
+    known = [partial for partial in archive.partials_of(segment) if partial.flush <= flush]
+    outcome = _get_partial(archive, segment, destination, known)
+    if outcome is None:
+        name = segment.name(archive.segment_size)
+        raise Fault(
+            "wal-gap",
+            f"the partial segment {name} up to {flush}, with which this restore was planned, is not in the archive",
+            hint="restore again: the new plan takes what is archived now",
+            segment=name,
+        )
+    return outcome
 
 
 def _check_branch(segment: Segment, name: str, history: History, size: int) -> None:
@@ -200,12 +231,13 @@ def _gap(name: str, found: str) -> Fault:
     )
 
 
-def _get_partial(archive: WalArchive, segment: Segment, destination: str, history: History | None) -> GetOutcome:
+def _get_partial(
+    archive: WalArchive, segment: Segment, destination: str, partials: Iterable[Partial]
+) -> GetOutcome | None:
+    """The first of the partials that verifies; None when there is none, Damaged when none is sound."""
     name = segment.name(archive.segment_size)
-    partials = archive.partials_of(segment)
-    allowed = _allowed(archive, partials, segment, history) if partials else ()
     damages: list[Damaged] = []
-    for partial in allowed:
+    for partial in partials:
         try:
             content = archive.partial(partial)
         except Damaged as damage:
@@ -216,7 +248,7 @@ def _get_partial(archive: WalArchive, segment: Segment, destination: str, histor
         return GetOutcome(GetStatus.FOUND, name, partial.key, partial.flush, notes)
     if damages:
         raise damages[0]  # the newest WAL is there but unreadable: that is no end of WAL
-    return GetOutcome(GetStatus.MISSING, name)
+    return None
 
 
 def _allowed(

@@ -43,17 +43,16 @@ def write_durably(destination: str, content: bytes, zeros: int = 0) -> None:
 
 def _remove_leftovers(folder: str, prefix: str) -> None:
     for name in os.listdir(folder):
-        if name.startswith(prefix) and not _is_alive(name[len(prefix) :]):
+        writer = name.removeprefix(prefix)
+        if writer != name and writer.isdecimal() and not is_running(int(writer)):
             with suppress(FileNotFoundError):
                 os.unlink(f"{folder}/{name}")
 
 
-def _is_alive(pid: str) -> bool:
+def is_running(pid: int) -> bool:
     """True unless it is certain that no such process runs here."""
     try:
-        os.kill(int(pid), 0)
-    except ValueError:
-        return True  # no name of ours
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:

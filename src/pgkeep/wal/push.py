@@ -7,6 +7,8 @@
 3. A partial segment belongs to the timeline that a promotion left, which another instance may well have claimed.  So
    it needs no claim: it is stored under the position where its WAL ends, beside other servers' partials.
 4. Bytes behind the last valid page of a partial are leftovers of the file's former life, and are not stored.
+5. A marker of this instance's token saves the upload when the file still has the content that it names, and the object
+   is there with that content.  Whether a call may end before it comes here, `marker` decides.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pgkeep.repo.walarchive import WalArchive, archive_of
 from pgkeep.store import files
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import MAX_SEGMENT_SIZE, WalFileKind, timeline_of, wal_file_kind
+from pgkeep.wal import marker
 from pgkeep.wal.claims import Instance, claimed_by_other, foreign_claim, read_instance
 from pgkeep.wal.history import MAX_TEXT, check_history, refused
 
@@ -38,6 +41,14 @@ class PushOutcome:
     length: int
     """Bytes of WAL or text under the key."""
     new: bool
+    stamp: str
+    """The file's own (`marker.stamp_of`), from the descriptor that it was read through."""
+    content_hash: bytes
+    """Keyed, as in the object's header."""
+    token: bytes
+    """The instance's."""
+    cluster: str
+    """Its name in the repository."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +80,37 @@ def push(
         raise refused(name, "it is not WAL", "archive_command's %p names segments, .partial, .history and .backup")
     instance = read_instance(data_directory, entropy)
     archive = _archive(repository, instance.control)
-    judged = _judge(kind, name, _read_unchanged(path), instance.control)
+    content, stamp = _read_unchanged(path)
+    judged = _judge(kind, name, content, instance.control)
     if kind is not WalFileKind.PARTIAL:
         _check_claim(archive, name, judged, instance, clock)
-    new = archive.put(name, judged.content, judged.page_address, clock, flush=judged.flush, level=level)
-    return PushOutcome(name, kind, archive.key(name, judged.flush), len(judged.content), new)
+    identity = archive.identity(name, judged.content, judged.page_address)
+    durable = _was_durable(path, repository, instance, identity.content_hash)
+    new = archive.put(
+        name, judged.content, judged.page_address, clock,
+        flush=judged.flush, level=level, identity=identity, known_durable=durable,
+    )  # fmt: skip
+    return PushOutcome(
+        name=name,
+        kind=kind,
+        key=archive.key(name, judged.flush),
+        length=len(judged.content),
+        new=new,
+        stamp=stamp,
+        content_hash=identity.content_hash,
+        token=instance.token,
+        cluster=archive.cluster.name,
+    )
+
+
+def _was_durable(path: str, repository: Repository, instance: Instance, content_hash: bytes) -> bool:
+    """True if a marker of this very instance says that this repository held this content durably."""
+    found = marker.read(path)
+    return found is not None and (found.token, found.repository, found.content_hash) == (
+        instance.token.hex(),
+        repository.id.hex(),
+        content_hash.hex(),
+    )
 
 
 def _archive(repository: Repository, control: ControlFile) -> WalArchive:
@@ -118,8 +155,8 @@ def _check_claim(archive: WalArchive, name: str, judged: _Judged, instance: Inst
         raise claimed_by_other(name, claim)
 
 
-def _read_unchanged(path: str) -> bytes:
-    """The whole file, if it is a regular one that nobody wrote to while it was read."""
+def _read_unchanged(path: str) -> tuple[bytes, str]:
+    """The whole file and its stamp, if it is a regular one that nobody wrote to while it was read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -140,7 +177,7 @@ def _read_unchanged(path: str) -> bytes:
         ) from error
     if len(content) != before.st_size or _stamp(before) != _stamp(after):
         raise refused(os.path.basename(path), "it changed while it was read", "a finished WAL file stays as it is")
-    return content
+    return content, marker.stamp_of(after)
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:

@@ -59,6 +59,16 @@ def instance_token(data_directory: str | os.PathLike[str], entropy: Entropy = os
     raise Fault("io", f"{path} changes all the time, expected it to stay once it is made", path=path)
 
 
+def known_token(data_directory: str | os.PathLike[str]) -> bytes | None:
+    """The token that the instance has; None when it has none of its own.  Makes nothing.  Faults as above."""
+    path = os.path.join(os.fspath(data_directory), FILE_NAME)
+    try:
+        found = _read(path)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return found.token if found is not None and found.recorded == found.inode else None
+
+
 def _read(path: str) -> _Found | None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -20,6 +20,7 @@ def report_json(report: VerifyReport) -> dict[str, Any]:
             {"backup": one.backup, "sound": one.is_sound, "problems": list(one.problems)} for one in report.backups
         ],
         "wal_problems": list(report.wal_problems),
+        "cluster_problems": list(report.cluster_problems),
         "packs": report.packs,
         "wal_objects": report.wal_objects,
         "bytes": report.bytes,
@@ -32,11 +33,15 @@ def report_text(report: VerifyReport) -> RenderableType:
     sound, damaged = Text("sound", style="green"), Text("DAMAGED", style="bold red")
     rows = [(one.backup, sound if one.is_sound else damaged) for one in report.backups]
     problems = [f"{one.backup}: {problem}" for one in report.backups for problem in one.problems]
-    lines = [Text.assemble(("damage: ", "bold red"), problem) for problem in (*problems, *report.wal_problems)]
+    lines = [Text.assemble(("damage: ", "bold red"), problem) for problem in _all(report, problems)]
     read = f"{plural(report.packs, 'pack')} and {plural(report.wal_objects, 'WAL file')}"
     took = f"{show_size(report.bytes)} in {show_duration(report.seconds)}"
     verdict = Text("everything is sound", style="bold green") if report.is_sound else _verdict(report)
     return Group(table(("BACKUP", "STATE"), rows), *lines, Text(), Text.assemble(verdict, f": {read} read, {took}"))
+
+
+def _all(report: VerifyReport, of_backups: list[str]) -> list[str]:
+    return [*report.cluster_problems, *of_backups, *report.wal_problems]
 
 
 def _verdict(report: VerifyReport) -> Text:

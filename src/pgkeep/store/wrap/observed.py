@@ -87,6 +87,9 @@ class ObservedStore:
     def url(self) -> str:
         return self._inner.url
 
+    def file_of(self, key: str) -> str | None:
+        return self._inner.file_of(key)
+
     def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         size = sum(memoryview(part).nbytes for part in parts)
         self._timed(Operation.PUT, key, lambda: self._inner.put(key, parts), lambda _: size)

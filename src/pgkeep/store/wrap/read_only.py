@@ -19,6 +19,9 @@ class ReadOnlyStore:
     def url(self) -> str:
         return self._inner.url
 
+    def file_of(self, key: str) -> str | None:
+        return self._inner.file_of(key)
+
     def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         raise self._refusal("put", key)
 

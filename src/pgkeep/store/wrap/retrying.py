@@ -93,6 +93,9 @@ class RetryingStore:
     def url(self) -> str:
         return self._inner.url
 
+    def file_of(self, key: str) -> str | None:
+        return self._inner.file_of(key)
+
     def put(self, key: str, parts: Parts) -> None:
         failures = 0
         while True:

@@ -1,0 +1,108 @@
+"""Where every file of a backup lies: the reports gathered in columns that take some 30 bytes a file (pure)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pgkeep.backup.report import DOUBTFUL, PLACED, Reported
+from pgkeep.format.footer import I64, U32
+from pgkeep.format.manifest import PackRef, live_bitmap
+from pgkeep.repo.packwriter import WrittenPack
+from pgkeep.values.ids import ObjectId
+
+
+class PackTable:
+    """Packs <-> indices of the manifest's pack table.
+
+    The packs of this backup are entirely live but for what vanished; their rows are known only when all are written.
+    """
+
+    def __init__(self) -> None:
+        self._index: dict[ObjectId, int] = {}
+        self._packs: list[ObjectId] = []
+
+    def index(self, pack: ObjectId) -> int:
+        known = self._index.get(pack)
+        if known is None:
+            known = self._index[pack] = len(self._packs)
+            self._packs.append(pack)
+        return known
+
+    def pack(self, index: int) -> ObjectId:
+        return self._packs[index]
+
+    def rows(self, written: Iterable[WrittenPack]) -> list[PackRef]:
+        """KeyError if an entry names a pack that nobody wrote."""
+        known = {pack.id: pack for pack in written}
+        for pack in known:
+            self.index(pack)
+        return [_row(known[pack]) for pack in self._packs]
+
+
+def _row(pack: WrittenPack) -> PackRef:
+    return PackRef(pack.id, pack.footer, pack.frames, live_bitmap(np.ones(pack.frames, np.bool_)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stretches:
+    """Where one file's content lies, in its order; `pack` indexes the pack table."""
+
+    count: U32
+    pack: U32
+    ordinal: I64
+
+    def part(self, first: int, last: int) -> Stretches:
+        return Stretches(self.count[first:last], self.pack[first:last], self.ordinal[first:last])
+
+
+class Copied:
+    """What became of the files; everything is added first, and asked for then."""
+
+    def __init__(self, packs: PackTable) -> None:
+        self.packs = packs
+        self.vanished: set[int] = set()
+        # Bytes, not a list of arrays: a report on one large file would cost several times its row.
+        self._added = bytearray()
+        self._doubtful = bytearray()
+        self._sorted: Stretches | None = None
+        self._ends: npt.NDArray[np.intp] = np.zeros(0, np.intp)
+
+    def add(self, reported: Reported) -> None:
+        rows = reported.placed.copy()
+        index = np.array([self.packs.index(pack) for pack in reported.packs], np.uint32)
+        rows["pack"] = index[rows["pack"]]
+        self._added += rows.tobytes()
+        self._doubtful += reported.doubtful.tobytes()
+        self.vanished.update(reported.vanished)
+
+    def of(self, file: int) -> Stretches:
+        """A file that was never reported has none."""
+        stretches = self._sorted or self._sort()
+        if file >= len(self._ends):
+            return stretches.part(0, 0)
+        return stretches.part(int(self._ends[file - 1]) if file else 0, int(self._ends[file]))
+
+    def _sort(self) -> Stretches:
+        """By file and place in the file; the rows as they came are let go, or they would be there twice."""
+        rows = np.frombuffer(self._added, PLACED)
+        self._added = bytearray()
+        order = np.lexsort((rows["start"], rows["file"]))
+        self._ends = np.cumsum(np.bincount(rows["file"]))
+        self._sorted = Stretches(rows["count"][order], rows["pack"][order], rows["ordinal"][order])
+        return self._sorted
+
+    def bad_blocks(self, stop_lsn: int) -> dict[int, list[int]]:
+        """By file: pages that were wrong before the backup began, or whose LSN no WAL of the backup can explain."""
+        rows = np.frombuffer(self._doubtful, DOUBTFUL)
+        bad = rows[(rows["lsn"] == 0) | (rows["lsn"] > stop_lsn)]
+        found: defaultdict[int, list[int]] = defaultdict(list)
+        for row in np.lexsort((bad["block"], bad["file"])):
+            file = int(bad["file"][row])
+            if file not in self.vanished:
+                found[file].append(int(bad["block"][row]))
+        return dict(found)

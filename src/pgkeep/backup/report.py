@@ -1,0 +1,80 @@
+"""What workers report of the files that they read, as columns: a million files cost megabytes, not a gigabyte (pure).
+
+A worker fills a `Report` for each task and sends what it came to; the job gathers them in `copied.Copied`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pgkeep.values.ids import ObjectId
+
+PLACED: Final = np.dtype([("file", "<u4"), ("pack", "<u4"), ("count", "<u4"), ("start", "<i8"), ("ordinal", "<i8")])
+"""A stretch of a file from byte `start`: `count` pages or bytes from `ordinal` in the pack of index `pack`."""
+DOUBTFUL: Final = np.dtype([("file", "<u4"), ("block", "<u4"), ("lsn", "<u8")])
+"""A page that is wrong.  Its LSN says that WAL replaces it, if it is not beyond the stop; 0: no WAL does."""
+Rows = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reported:
+    """What became of a task's runs; blocks are numbers within the file."""
+
+    length: int
+    """Bytes of all runs, those of vanished files included."""
+    packs: tuple[ObjectId, ...]
+    placed: Rows
+    """PLACED; `pack` is an index into `packs`."""
+    doubtful: Rows
+    """DOUBTFUL."""
+    vanished: tuple[int, ...]
+
+
+class Report:
+    """A `Reported` in the making."""
+
+    def __init__(self) -> None:
+        self._length = 0
+        self._packs: dict[ObjectId, int] = {}
+        self._placed: list[tuple[int, int, int, int, int]] = []
+        self._end = 0
+        """The byte of its file that follows the last stretch."""
+        self._doubtful: list[tuple[int, int, int]] = []
+        self._vanished: list[int] = []
+
+    def begin(self, length: int) -> None:
+        """A run of that many bytes."""
+        self._length += length
+
+    def place(self, file: int, start: int, place: tuple[ObjectId, int], length: int, unit: int = 1) -> None:
+        """`length` bytes of a file from byte `start` lie at (pack, ordinal), in units of `unit` bytes."""
+        pack, ordinal = self._packs.setdefault(place[0], len(self._packs)), place[1]
+        count, follows = length // unit, start == self._end
+        self._end = start + length
+        if follows and self._placed:
+            last_file, last_pack, last_count, last_start, last_ordinal = self._placed[-1]
+            if (last_file, last_pack, last_ordinal + last_count) == (file, pack, ordinal):
+                self._placed[-1] = (file, pack, last_count + count, last_start, last_ordinal)
+                return
+        self._placed.append((file, pack, count, start, ordinal))
+
+    def doubt(self, file: int, block: int, lsn: int = 0) -> None:
+        """A page that is wrong, now and when it was read again."""
+        self._doubtful.append((file, block, lsn))
+
+    def vanish(self, file: int) -> None:
+        """DROP and TRUNCATE remove files while they are read."""
+        self._vanished.append(file)
+
+    def done(self) -> Reported:
+        return Reported(
+            self._length,
+            tuple(self._packs),
+            np.array(self._placed, PLACED),
+            np.array(self._doubtful, DOUBTFUL),
+            tuple(self._vanished),
+        )
