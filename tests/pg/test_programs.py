@@ -88,8 +88,13 @@ def test_programs_out_of_reach_are_copied(
     server_tmp: Path, server_user: Account, pg_programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need_root()
-    closed = server_tmp / "closed"
+    package = pg_programs.bindir.parent.parent
+    # Programs from a wheel look for their libraries in NAME.libs beside their package.
+    closed = server_tmp / "elsewhere" / package.name
+    closed.parent.mkdir()
     closed.mkdir(mode=0o700)
+    if (libraries := package.with_name(f"{package.name}.libs")).is_dir():
+        closed.with_name(libraries.name).symlink_to(libraries)
     tree = closed / "pginstall"
     tree.mkdir()
     os.symlink(pg_programs.bindir.parent / "share", tree / "share")
