@@ -61,6 +61,8 @@ CODES: Final[dict[str, int]] = {
     "datadir-invalid": EXIT_FAILED,
     # backup
     "backup-invalidated": EXIT_FAILED,
+    "base-doubtful": EXIT_FAILED,
+    "summary-damaged": EXIT_FAILED,
     "wal-not-archived": EXIT_FAILED,
     "wal-differs": EXIT_FAILED,
     "worker-died": EXIT_FAILED,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgkeep.app.place import APPLICATION, Place, available_processors
+from pgkeep.backup.detection import Mode
 from pgkeep.backup.job import BackupRequest, BackupResult, run_backup
 from pgkeep.backup.source import check_local, check_settings, scan_complete
 from pgkeep.backup.tasks import content_length
@@ -30,6 +31,7 @@ class BackupChoices:
     processes: int | None = None
     archive_timeout: float | None = None
     """Seconds."""
+    mode: Mode = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ def backup_request(place: Place, choices: BackupChoices) -> BackupRequest:
         processes=choices.processes or settings.processes or available_processors(),
         level=settings.compression_level,
         archive_timeout=settings.archive_timeout.total_seconds() if timeout is None else timeout,
+        mode=choices.mode,
     )
 
 

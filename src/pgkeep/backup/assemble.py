@@ -42,12 +42,19 @@ class EntryMaker:
             if entry.type is not datadir.EntryType.FILE:
                 yield Entry(path=os.fsencode(entry.path), type=EntryType(entry.type), mode=entry.mode, size=0)
             elif number not in self.copied.vanished:
-                yield self._file(entry, self.copied.of(number))
+                yield self._file(number, found=entry)
 
-    def _file(self, found: datadir.Entry, stretches: Stretches) -> Entry:
+    def _file(self, number: int, found: datadir.Entry) -> Entry:
         unit = Unit.PAGES if found.fork is not None else Unit.BYTES
         path = os.fsencode(found.path)
         entry = Entry(path=path, type=EntryType.FILE, mode=found.mode, size=content_length(found), unit=unit)
+        settled = self.copied.settled(number)
+        if settled is not None:
+            pack = self.copied.packs.index(settled.pack)
+            return replace(
+                entry, place=settled.place, pack=pack, at=settled.at, length=settled.length, hash=settled.hash
+            )
+        stretches = self.copied.of(number)
         covered = int(stretches.count.sum(dtype=np.int64)) * (BLCKSZ if unit is Unit.PAGES else 1)
         if covered != entry.size:
             raise AssertionError(f"{found.path!r}: {covered} of {entry.size} bytes were copied")

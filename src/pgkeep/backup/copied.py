@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pgkeep.backup.report import DOUBTFUL, PLACED, Reported
+from pgkeep.backup.report import DOUBTFUL, PLACED, SETTLED, Reported, Rows, Settled
 from pgkeep.format.footer import I64, U32
-from pgkeep.format.manifest import PackRef, live_bitmap
+from pgkeep.format.manifest import PackRef, Place, live_bitmap
 from pgkeep.repo.packwriter import WrittenPack
 from pgkeep.values.ids import ObjectId
+
+_NOTHING: Final[Mapping[ObjectId, bytes]] = MappingProxyType({})
 
 
 class PackTable:
@@ -36,16 +40,36 @@ class PackTable:
     def pack(self, index: int) -> ObjectId:
         return self._packs[index]
 
-    def rows(self, written: Iterable[WrittenPack]) -> list[PackRef]:
-        """KeyError if an entry names a pack that nobody wrote."""
-        known = {pack.id: pack for pack in written}
+    def rows(
+        self, written: Iterable[WrittenPack], base: Iterable[PackRef] = (), live: Mapping[ObjectId, bytes] = _NOTHING
+    ) -> list[PackRef]:
+        """The rows of all packs that entries name, those of the base with the frames that are still `live`.
+
+        KeyError if an entry names a pack that nobody wrote.
+        """
+        known = {pack.id: replace(pack, live=live[pack.id]) for pack in base if pack.id in live}
+        known |= {pack.id: _row(pack) for pack in written}
         for pack in known:
             self.index(pack)
-        return [_row(known[pack]) for pack in self._packs]
+        return [known[pack] for pack in self._packs]
 
 
 def _row(pack: WrittenPack) -> PackRef:
     return PackRef(pack.id, pack.footer, pack.frames, live_bitmap(np.ones(pack.frames, np.bool_)))
+
+
+def joined_live(parts: Iterable[Mapping[ObjectId, bytes]]) -> dict[ObjectId, bytes]:
+    """By pack the frames that any of the workers' files need."""
+    joined: dict[ObjectId, bytes] = {}
+    for part in parts:
+        for pack, bits in part.items():
+            known = joined.get(pack)
+            joined[pack] = bits if known is None else _either(known, bits)
+    return joined
+
+
+def _either(one: bytes, other: bytes) -> bytes:
+    return (np.frombuffer(one, np.uint8) | np.frombuffer(other, np.uint8)).tobytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +93,10 @@ class Copied:
         # Bytes, not a list of arrays: a report on one large file would cost several times its row.
         self._added = bytearray()
         self._doubtful = bytearray()
+        self._settled = bytearray()
+        self._by_file: tuple[npt.NDArray[np.uint32], Rows] | None = None
+        self.pages = 0
+        """Pages that were stored, not taken over."""
         self._sorted: Stretches | None = None
         self._ends: npt.NDArray[np.intp] = np.zeros(0, np.intp)
 
@@ -77,6 +105,10 @@ class Copied:
         index = np.array([self.packs.index(pack) for pack in reported.packs], np.uint32)
         rows["pack"] = index[rows["pack"]]
         self._added += rows.tobytes()
+        settled = reported.settled.copy()
+        settled["pack"] = index[settled["pack"]]
+        self._settled += settled.tobytes()
+        self.pages += reported.pages
         self._doubtful += reported.doubtful.tobytes()
         self.vanished.update(reported.vanished)
 
@@ -86,6 +118,25 @@ class Copied:
         if file >= len(self._ends):
             return stretches.part(0, 0)
         return stretches.part(int(self._ends[file - 1]) if file else 0, int(self._ends[file]))
+
+    def settled(self, file: int) -> Settled | None:
+        """Where a file lies that was reported as a whole."""
+        files, rows = self._by_file or self._sort_settled()
+        at = int(np.searchsorted(files, file))
+        if at == len(files) or files[at] != file:
+            return None
+        row = rows[at]
+        digest = row["hash"].tobytes() if row["hashed"] else b""
+        return Settled(
+            Place(int(row["place"])), self.packs.pack(int(row["pack"])), int(row["at"]), int(row["length"]), digest
+        )
+
+    def _sort_settled(self) -> tuple[npt.NDArray[np.uint32], Rows]:
+        rows = np.frombuffer(self._settled, SETTLED)
+        rows = rows[np.argsort(rows["file"], kind="stable")]
+        self._settled = bytearray()
+        self._by_file = np.ascontiguousarray(rows["file"]), rows
+        return self._by_file
 
     def _sort(self) -> Stretches:
         """By file and place in the file; the rows as they came are let go, or they would be there twice."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from pgkeep import __version__
+from pgkeep.backup.detection import Detection
 from pgkeep.backup.source import Inventory
 from pgkeep.format.manifest import Database, Entry, EntryType, ManifestInfo, ServerInfo, Tablespace, Unit
 from pgkeep.pg.datadir import DataDirectory, tablespace_oid
@@ -32,6 +33,8 @@ class Course:
     timeline: int
     snapshot: str
     """pg_current_snapshot() after the stop."""
+    detection: Detection
+    pages_stored: int
 
 
 def server_info(facts: ServerFacts, owner: str, snapshot: str) -> ServerInfo:
@@ -70,7 +73,8 @@ def _text(path: str) -> str:
 def manifest_info(
     cluster: Cluster, facts: ServerFacts, course: Course, entries: Iterable[Entry], stored: int, bad: int
 ) -> ManifestInfo:
-    """INFO of a full backup of a primary."""
+    """INFO of a backup of a primary."""
+    base = course.detection.base
     files = size = pages = 0
     for entry in entries:
         if entry.type is EntryType.FILE:
@@ -94,14 +98,14 @@ def manifest_info(
         stop_lsn=course.stopped.lsn,
         wal_segment_size=facts.wal_segment_size,
         source="primary",
-        method="full",
-        method_reason="every page was read and stored",
-        base=None,
-        base_proof="",
+        method=course.detection.method,
+        method_reason=course.detection.reason,
+        base=base.info.backup if base else None,
+        base_proof=course.detection.proof,
         logical_bytes=size,
         stored_bytes=stored,
         pages=pages,
-        pages_changed=pages,
+        pages_changed=course.pages_stored,
         files=files,
         bad_pages=bad,
     )

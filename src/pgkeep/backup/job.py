@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pgkeep.backup.assemble import EntryMaker, bad_pages
-from pgkeep.backup.copied import Copied, PackTable
+from pgkeep.backup.copied import Copied, PackTable, joined_live
 from pgkeep.backup.describe import Course, databases, manifest_info, server_info, tablespaces
+from pgkeep.backup.detection import Detection, Detector, Mode
+from pgkeep.backup.inheriting import BaseSettings
 from pgkeep.backup.naming import NameReading, Names
 from pgkeep.backup.report import Report
 from pgkeep.backup.source import (
@@ -28,7 +30,7 @@ from pgkeep.backup.source import (
 )
 from pgkeep.backup.tasks import Task, content_length, is_copied_apart, plan_tasks
 from pgkeep.backup.walwait import read_history, wait_for_archive
-from pgkeep.backup.worker import BackupWorker, TaskResult, WorkerSettings
+from pgkeep.backup.worker import BackupWorker, Finished, TaskResult, WorkerSettings
 from pgkeep.clock import Clock
 from pgkeep.crew import Crew, prepare
 from pgkeep.errors import Fault
@@ -50,6 +52,7 @@ from pgkeep.repo.packwriter import PackWriter, WrittenPack
 from pgkeep.repo.repository import Cluster, Entropy, refuse_unknown_features
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.values.ids import BackupId, ObjectId
+from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import Segment, last_segment_number
 
 WATCH_EVERY: Final = 5.0
@@ -66,6 +69,8 @@ class BackupRequest:
     processes: int = 2
     level: int = 1
     archive_timeout: float = 60.0
+    mode: Mode = "auto"
+    """How changes are found, at best: what cannot be proven falls back, and the result says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ class _Job:
     backup: BackupId
     copied: Copied = field(default_factory=lambda: Copied(PackTable()))
     packs: list[WrittenPack] = field(default_factory=list)
+    live: dict[ObjectId, bytes] = field(default_factory=dict)
     uncommitted: set[ObjectId] = field(default_factory=set)
     watched: float = 0.0
 
@@ -143,7 +149,7 @@ class _Job:
         if identity.timeline != self.facts.timeline:
             self.server.check_same(self.facts.identity)
         with NameReading(self.request.connection, self.announce) as naming:
-            directory, inventory, control = self._copy(started, identity)
+            detection, directory, inventory, control = self._copy(started, identity)
             stopped = self._stop(identity)
             names_read = naming.result()
         self._check_still_complete(directory, inventory)
@@ -154,8 +160,9 @@ class _Job:
         archived = self.clock.monotonic()
         entries = self._entries(directory, control)
         course = Course(
-            self.backup, self.request.label, started, stopped, began_at, after_stop, identity.timeline, snapshot
-        )
+            self.backup, self.request.label, started, stopped, began_at, after_stop, identity.timeline, snapshot,
+            detection, self.copied.pages,
+        )  # fmt: skip
         info = self._commit(course, directory, entries, names_read, inventory, needs)
         return BackupResult(info, self.clock.monotonic() - began, checkpointed - began, archived - copied_at)
 
@@ -167,16 +174,51 @@ class _Job:
 
     # ---- copying
 
-    def _copy(self, started: StartedBackup, identity: Identity) -> tuple[DataDirectory, Inventory, bytes]:
+    def _copy(self, started: StartedBackup, identity: Identity) -> tuple[Detection, DataDirectory, Inventory, bytes]:
         """All files but pg_control by the workers, then pg_control."""
+        detection = self._detect(started, identity)
         self.announce(Phase("copy", "copying the data directory"))
         directory, inventory = scan_complete(self.server, self.facts.data_directory)
         for path in directory.skipped:
             self.announce(Warned("file-skipped", f"{path} is a socket, pipe or device and not in the backup"))
+        try:
+            self._copy_files(started, identity, directory, detection)
+        except Fault as fault:
+            if fault.code not in ("base-doubtful", "format-damaged", "object-missing") or detection.base is None:
+                raise
+            detection = self._fall_back(detection, fault)
+            self._copy_files(started, identity, directory, detection)
+        self._watch(identity, now=True)
+        _, control = read_control_bytes(os.path.join(self.facts.data_directory, CONTROL_FILE), self.clock)
+        return detection, directory, inventory, control
+
+    def _detect(self, started: StartedBackup, identity: Identity) -> Detection:
+        detector = Detector(
+            self.cluster, self.archive, self.facts, started.lsn, identity.timeline, frozenset(), frozenset(),
+            self.clock, self.announce,
+        )  # fmt: skip
+        return detector.detect(self.request.mode)
+
+    def _fall_back(self, detection: Detection, fault: Fault) -> Detection:
+        """The base is not what it seemed: begin again without what made it doubtful."""
+        self.discard()
+        self.copied, self.packs, self.live, self.uncommitted = Copied(PackTable()), [], {}, set()
+        if fault.code == "base-doubtful":
+            hint = "something went back in time (a snapshot that was rolled back, a clone, a database made anew)"
+            self.announce(Warned("base-dropped", f"{fault.message}; all pages are compared by their hashes", hint))
+            return detection.by_hash(fault.message)
+        self.announce(Warned("base-dropped", f"the base cannot be read ({fault.message}); everything is stored"))
+        return Detection("full", f"the base cannot be read: {fault.message}")
+
+    def _copy_files(
+        self, started: StartedBackup, identity: Identity, directory: DataDirectory, detection: Detection
+    ) -> None:
         total = sum(content_length(entry) for entry in directory.entries)
-        tasks = plan_tasks(directory.entries, self.facts.relation_segment_blocks)
-        with Crew[Task, TaskResult, list[WrittenPack]](
-            self.request.processes, BackupWorker, self._worker_settings(started)
+        segment_blocks = self.facts.relation_segment_blocks
+        files = detection.files(segment_blocks)
+        tasks = plan_tasks(directory.entries, segment_blocks, files.finder() if files else None)
+        with Crew[Task, TaskResult, Finished](
+            self.request.processes, BackupWorker, self._worker_settings(started, detection)
         ) as crew:
             done, stored = 0, 0
             by_worker: dict[int, int] = {}
@@ -187,14 +229,13 @@ class _Job:
                 stored = sum(by_worker.values())
                 self.copied.add(result.reported)
                 self.announce(Progress(done, total, stored))
-            for written in crew.finish():
-                self._own(written)
-        self._watch(identity, now=True)
-        _, control = read_control_bytes(os.path.join(self.facts.data_directory, CONTROL_FILE), self.clock)
+            finished = list(crew.finish())
+        for one in finished:
+            self._own(one.packs)
+        self.live = joined_live(one.live for one in finished)
         self.announce(Progress(total, total, stored))
-        return directory, inventory, control
 
-    def _worker_settings(self, started: StartedBackup) -> WorkerSettings:
+    def _worker_settings(self, started: StartedBackup, detection: Detection) -> WorkerSettings:
         return WorkerSettings(
             RepositoryAddress.of(self.cluster.repository),
             self.cluster.uuid,
@@ -202,6 +243,18 @@ class _Job:
             self.request.level,
             self.facts.data_checksums,
             started.lsn,
+            self._base_settings(started, detection),
+        )
+
+    def _base_settings(self, started: StartedBackup, detection: Detection) -> BaseSettings | None:
+        if detection.base is None:
+            return None
+        return BaseSettings(
+            tuple((pack.id, pack.footer) for pack in detection.base.outer.packs),
+            detection.avoid,
+            Lsn(detection.base.info.start_lsn),
+            started.lsn,
+            int.from_bytes(self.entropy(8), "big"),
         )
 
     def _own(self, written: Sequence[WrittenPack]) -> None:
@@ -295,7 +348,9 @@ class _Job:
             tablespaces=tablespaces(inventory, directory),
             databases=databases(inventory),
         )
-        outer = Outer(info, seen_manifests(self.cluster), self.copied.packs.rows(self.packs))
+        base = course.detection.base
+        packs = self.copied.packs.rows(self.packs, base.outer.packs if base else (), self.live)
+        outer = Outer(info, seen_manifests(self.cluster), packs)
         self._create_manifest(outer, inner, entries)
         return info
 

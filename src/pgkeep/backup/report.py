@@ -11,12 +11,19 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pgkeep.format.keyed import HASH_LENGTH
+from pgkeep.format.manifest import Place
 from pgkeep.values.ids import ObjectId
 
 PLACED: Final = np.dtype([("file", "<u4"), ("pack", "<u4"), ("count", "<u4"), ("start", "<i8"), ("ordinal", "<i8")])
 """A stretch of a file from byte `start`: `count` pages or bytes from `ordinal` in the pack of index `pack`."""
 DOUBTFUL: Final = np.dtype([("file", "<u4"), ("block", "<u4"), ("lsn", "<u8")])
 """A page that is wrong.  Its LSN says that WAL replaces it, if it is not beyond the stop; 0: no WAL does."""
+SETTLED: Final = np.dtype([
+    ("file", "<u4"), ("place", "u1"), ("pack", "<u4"), ("at", "<i8"), ("length", "<u4"), ("hashed", "?"),
+    ("hash", "u1", (HASH_LENGTH,)),
+])  # fmt: skip
+"""A whole file as its entry will say it (format.manifest.Entry): its extent or map, and their hash if `hashed`."""
 Rows = npt.NDArray[np.void]
 
 
@@ -32,6 +39,21 @@ class Reported:
     doubtful: Rows
     """DOUBTFUL."""
     vanished: tuple[int, ...]
+    settled: Rows
+    """SETTLED; `pack` is an index into `packs`.  Such a file has no stretches."""
+    pages: int
+    """Pages that were stored, not taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Where the whole content of a file lies: as one extent at (pack, at), or as a map of `length` bytes there."""
+
+    place: Place
+    pack: ObjectId
+    at: int
+    length: int = 0
+    hash: bytes = b""
 
 
 class Report:
@@ -45,6 +67,8 @@ class Report:
         """The byte of its file that follows the last stretch."""
         self._doubtful: list[tuple[int, int, int]] = []
         self._vanished: list[int] = []
+        self._settled: list[tuple[int, int, int, int, int, bool, tuple[int, ...]]] = []
+        self._pages = 0
 
     def begin(self, length: int) -> None:
         """A run of that many bytes."""
@@ -62,6 +86,16 @@ class Report:
                 return
         self._placed.append((file, pack, count, start, ordinal))
 
+    def settle(self, file: int, where: Settled) -> None:
+        """A whole file lies there."""
+        pack = self._packs.setdefault(where.pack, len(self._packs))
+        digest = tuple(where.hash or bytes(HASH_LENGTH))
+        self._settled.append((file, where.place, pack, where.at, where.length, bool(where.hash), digest))
+
+    def store(self, pages: int) -> None:
+        """So many pages were stored."""
+        self._pages += pages
+
     def doubt(self, file: int, block: int, lsn: int = 0) -> None:
         """A page that is wrong, now and when it was read again."""
         self._doubtful.append((file, block, lsn))
@@ -77,4 +111,6 @@ class Report:
             np.array(self._placed, PLACED),
             np.array(self._doubtful, DOUBTFUL),
             tuple(self._vanished),
+            np.array(self._settled, SETTLED),
+            self._pages,
         )

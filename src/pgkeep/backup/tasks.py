@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
+from pgkeep.backup.report import Settled
 from pgkeep.pg.controlfile import CONTROL_FILE
 from pgkeep.pg.entry import Entry, EntryType
 from pgkeep.pg.page import BLCKSZ
@@ -14,6 +19,33 @@ from pgkeep.pg.page import BLCKSZ
 RUN_SIZE: Final = 32 << 20
 """Bytes of one file that a task reads at most: short enough to share the work evenly and to show progress."""
 TASK_FILES: Final = 512
+
+
+class How(IntEnum):
+    """What tells whether a page of the base is still right."""
+
+    HASH = 0
+    """Its keyed hash: whatever else is doubtful."""
+    LSN = 1
+    SUMMARY = 2
+    """WAL summaries name every page that may have changed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseFile:
+    """A file's content in the base, and how to tell what of it has changed."""
+
+    settled: Settled
+    units: int
+    how: How
+    bad: tuple[int, ...] = ()
+    """Blocks that the base lists as damaged."""
+    limit: int = 0
+    """SUMMARY: blocks from here on may have changed, whatever `changed` says."""
+    changed: npt.NDArray[np.uint32] | None = None
+    """SUMMARY: blocks of this file that may have changed, ascending."""
+    is_sampled: bool = False
+    """SUMMARY: that of the other blocks a few are compared by LSN, not all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +59,8 @@ class FileRun:
     pages: bool
     first_block: int
     """Number within the relation of the page at `start`, for its checksum."""
+    base: BaseFile | None = None
+    """What the base holds under the same path, for a run that is the whole file."""
 
 
 Task = tuple[FileRun, ...]
@@ -42,16 +76,34 @@ def is_copied_apart(path: str) -> bool:
     return path == CONTROL_FILE
 
 
-def plan_tasks(entries: Iterable[Entry], relation_segment_blocks: int) -> Iterator[Task]:
-    """Every byte of every file once; entry numbers are positions in `entries`."""
+def plan_tasks(
+    entries: Collection[Entry], relation_segment_blocks: int, base: Callable[[Entry], BaseFile | None] | None = None
+) -> Iterator[Task]:
+    """Every byte of every file once; entry numbers are positions in `entries`.
+
+    `base` knows what the base backup has of a file; it is asked in the order of the entries.
+    """
+    if base is not None:
+        yield from _batches(entries, relation_segment_blocks, lambda _: True, base)
+        return
+    # What a later backup compares by content lies together: it needs the hashes of few packs then, not of all.
+    yield from _batches(entries, relation_segment_blocks, lambda entry: not entry.inheritable, None)
+    yield from _batches(entries, relation_segment_blocks, lambda entry: entry.inheritable, None)
+
+
+def _batches(
+    entries: Iterable[Entry], relation_segment_blocks: int, chosen: Callable[[Entry], bool],
+    base: Callable[[Entry], BaseFile | None] | None,
+) -> Iterator[Task]:  # fmt: skip
     batch: list[FileRun] = []
     size = 0
     for number, entry in enumerate(entries):
-        if entry.type is not EntryType.FILE or is_copied_apart(entry.path):
+        if entry.type is not EntryType.FILE or is_copied_apart(entry.path) or not chosen(entry):
             continue
-        for run in _runs(number, entry, relation_segment_blocks):
+        known = base(entry) if base is not None else None
+        for run in _runs(number, entry, relation_segment_blocks, known):
             batch.append(run)
-            size += run.length
+            size += _cost(run)
             if size >= RUN_SIZE or len(batch) >= TASK_FILES:
                 yield tuple(batch)
                 batch, size = [], 0
@@ -59,12 +111,23 @@ def plan_tasks(entries: Iterable[Entry], relation_segment_blocks: int) -> Iterat
         yield tuple(batch)
 
 
-def _runs(number: int, entry: Entry, relation_segment_blocks: int) -> Iterator[FileRun]:
+def _cost(run: FileRun) -> int:
+    """Bytes that will be read, about."""
+    if run.base is None or run.base.changed is None:
+        return run.length
+    return min(run.length, BLCKSZ * len(run.base.changed) + max(run.length - BLCKSZ * run.base.limit, 0))
+
+
+def _runs(number: int, entry: Entry, relation_segment_blocks: int, base: BaseFile | None) -> Iterator[FileRun]:
     path = os.fsencode(entry.path)
     relation = entry.relation
     block = relation.first_block(relation_segment_blocks) if relation else 0
     pages = relation is not None
     length = content_length(entry)
+    if base is not None:
+        # Whole, so that one worker knows where all of it lies.
+        yield FileRun(number, path, 0, length, pages, block, base)
+        return
     # An empty file is opened too: it may have vanished, or be one that must be readable.
     for start in range(0, max(length, 1), RUN_SIZE):
         yield FileRun(number, path, start, min(RUN_SIZE, length - start), pages, block + start // BLCKSZ)

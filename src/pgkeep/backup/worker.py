@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from pgkeep.backup.report import Report, Reported
-from pgkeep.backup.tasks import FileRun, Task
+from pgkeep.backup.inheriting import BaseSettings, Inheritance, InheritedFile
+from pgkeep.backup.report import Report, Reported, Settled
+from pgkeep.backup.tasks import BaseFile, FileRun, How, Task
 from pgkeep.clock import SystemClock
 from pgkeep.errors import Fault
+from pgkeep.format.manifest import Place
 from pgkeep.pg.page import BLCKSZ, PageChecker, PageReport
 from pgkeep.pg.relmap import RELMAP_NAME, read_relmap
 from pgkeep.repo.check import RepositoryAddress
@@ -21,6 +25,7 @@ from pgkeep.values.ids import ClusterUuid, ObjectId
 
 CHUNK: Final = 2 << 20
 """Bytes read and checked at a time: 256 pages, which numpy likes and the processor's cache holds."""
+Blocks = npt.NDArray[np.int64]
 _RELMAP: Final = f"/{RELMAP_NAME}".encode()
 REREAD_DELAY: Final = 0.01
 """Seconds before a page that looks damaged is read again: a write in flight is over by then."""
@@ -36,6 +41,7 @@ class WorkerSettings:
     level: int
     checksums: bool
     start_lsn: int
+    base: BaseSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,15 @@ class TaskResult:
     """Packs that this worker has put into the store since the last result."""
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All that one worker has made."""
+
+    packs: list[WrittenPack]
+    live: dict[ObjectId, bytes]
+    """Of the base's packs: bitmaps of the frames that its files need."""
+
+
 class BackupWorker:
     """See the module's docstring."""
 
@@ -58,6 +73,8 @@ class BackupWorker:
         repository = settings.repository.open()
         self._settings = settings
         self._writer = PackWriter(repository, settings.cluster, SystemClock(), page_size=BLCKSZ, level=settings.level)
+        self._keys = repository.keys
+        self._base = Inheritance(repository, settings.cluster, settings.base) if settings.base else None
         self._told = 0
         self._checker = PageChecker()
         self._buffer = bytearray(CHUNK)
@@ -71,8 +88,8 @@ class BackupWorker:
         self._told += len(new)
         return TaskResult(report.done(), os.getpid(), self._writer.stored, new)
 
-    def finish(self) -> list[WrittenPack]:
-        return self._writer.finish()
+    def finish(self) -> Finished:
+        return Finished(self._writer.finish(), self._base.live.bitmaps() if self._base else {})
 
     def _run(self, root: bytes, run: FileRun, report: Report) -> None:
         report.begin(run.length)
@@ -89,6 +106,12 @@ class BackupWorker:
             os.posix_fadvise(descriptor, run.start, run.length, os.POSIX_FADV_SEQUENTIAL)
             if run.path.endswith(_RELMAP):
                 self._relmap(path, run, report)
+            elif run.pages and run.base is not None:
+                self._inherit(descriptor, run, run.base, report)
+            elif not run.pages and 0 < run.length <= CHUNK and not run.start:
+                view = memoryview(self._buffer)[: run.length]
+                _read_exactly(descriptor, view, 0)
+                self._whole(run, view, report)
             else:
                 self._copy(descriptor, run, report)
         except FileNotFoundError:
@@ -103,7 +126,50 @@ class BackupWorker:
         data = read_relmap(os.fsdecode(path))
         if len(data) != run.length:
             raise Fault("datadir-invalid", f"{os.fsdecode(path)} has {len(data)} bytes, expected {run.length}")
-        report.place(run.file, 0, self._writer.add_bytes(run.path, 0, memoryview(data)), len(data))
+        self._whole(run, memoryview(data), report)
+
+    def _whole(self, run: FileRun, data: memoryview, report: Report) -> None:
+        """A file that is no pages and small: taken over when the base has the same content."""
+        digest = self._keys.file(data)
+        known = self._base.takes_over(run, digest) if self._base else None
+        if known is None:
+            pack, at = self._writer.add_bytes(run.path, 0, data)
+            known = Settled(Place.INLINE, pack, at, hash=digest)
+        report.settle(run.file, known)
+
+    def _inherit(self, descriptor: int, run: FileRun, base: BaseFile, report: Report) -> None:
+        assert self._base is not None
+        file = self._base.file(run, base)
+        changed = (
+            self._named(descriptor, run, file) if base.how is How.SUMMARY else self._differing(descriptor, run, file)
+        )
+        for blocks, data in changed:
+            seen = self._judge(descriptor, run, blocks, data, report)
+            file.place(blocks, *self._writer.add_blocks(run.path, blocks, data, seen.lsns))
+            report.store(len(blocks))
+        if run.length:
+            report.settle(run.file, self._base.settle(run, file, self._writer))
+
+    def _differing(self, descriptor: int, run: FileRun, file: InheritedFile) -> Iterator[tuple[Blocks, memoryview]]:
+        """Everything is read; what differs from the base, as (numbers within the file, pages)."""
+        for done in range(0, run.length, CHUNK):
+            view = memoryview(self._buffer)[: min(CHUNK, run.length - done)]
+            _read_exactly(descriptor, view, done)
+            rows = file.differing(done // BLCKSZ, view)
+            if len(rows) == len(view) // BLCKSZ:
+                yield rows + done // BLCKSZ, view
+            elif len(rows):
+                pages = np.frombuffer(view, np.uint8).reshape(-1, BLCKSZ)[rows]
+                yield rows + done // BLCKSZ, pages.reshape(-1).data
+
+    def _named(self, descriptor: int, run: FileRun, file: InheritedFile) -> Iterator[tuple[Blocks, memoryview]]:
+        """What must be stored is known before it is read."""
+        for blocks in file.named(descriptor):
+            view = memoryview(self._buffer)[: len(blocks) * BLCKSZ]
+            first = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
+            for at, end in zip(first.tolist(), [*first[1:].tolist(), len(blocks)], strict=True):
+                _read_exactly(descriptor, view[at * BLCKSZ : end * BLCKSZ], int(blocks[at]) * BLCKSZ)
+            yield blocks, view
 
     def _copy(self, descriptor: int, run: FileRun, report: Report) -> None:
         done = 0
@@ -121,28 +187,37 @@ class BackupWorker:
     def _pages(
         self, descriptor: int, run: FileRun, done: int, view: memoryview, report: Report
     ) -> tuple[ObjectId, int]:
-        block = run.first_block + done // BLCKSZ
-        seen = self._inspect(view, block)
+        first = (run.start + done) // BLCKSZ
+        blocks = np.arange(first, first + len(view) // BLCKSZ)
+        seen = self._judge(descriptor, run, blocks, view, report)
+        report.store(len(blocks))
+        return self._writer.add_pages(run.path, first, view, seen.lsns)
+
+    def _judge(self, descriptor: int, run: FileRun, blocks: Blocks, view: memoryview, report: Report) -> PageReport:
+        """Check the pages `blocks` (numbers within the file) that `view` holds; wrong ones are reported."""
+        numbers = blocks + (run.first_block - run.start // BLCKSZ)
+        seen = self._inspect(view, numbers)
         if seen.bad.any():
-            seen = self._read_again(descriptor, run.start + done, view, block, seen)
-        file_block = (run.start + done) // BLCKSZ
+            seen = self._read_again(descriptor, view, blocks, numbers, seen)
         for page in np.flatnonzero(seen.bad):
-            report.doubt(run.file, file_block + int(page))
+            report.doubt(run.file, int(blocks[page]))
         for page in np.flatnonzero(seen.pending):
-            report.doubt(run.file, file_block + int(page), int(seen.lsns[page]))
-        return self._writer.add_pages(run.path, file_block, view, seen.lsns)
+            report.doubt(run.file, int(blocks[page]), int(seen.lsns[page]))
+        return seen
 
-    def _inspect(self, view: memoryview, block: int) -> PageReport:
+    def _inspect(self, view: memoryview, numbers: Blocks) -> PageReport:
         settings = self._settings
-        return self._checker.inspect(view, block, checksums=settings.checksums, start_lsn=settings.start_lsn)
+        return self._checker.inspect(view, numbers, checksums=settings.checksums, start_lsn=settings.start_lsn)
 
-    def _read_again(self, descriptor: int, offset: int, view: memoryview, block: int, seen: PageReport) -> PageReport:
+    def _read_again(
+        self, descriptor: int, view: memoryview, blocks: Blocks, numbers: Blocks, seen: PageReport
+    ) -> PageReport:
         """A page whose halves were read around its writing is whole the second time."""
         time.sleep(REREAD_DELAY)
         for page in np.flatnonzero(seen.bad):
             at = int(page) * BLCKSZ
-            _read_exactly(descriptor, view[at : at + BLCKSZ], offset + at)
-        return self._inspect(view, block)
+            _read_exactly(descriptor, view[at : at + BLCKSZ], int(blocks[page]) * BLCKSZ)
+        return self._inspect(view, numbers)
 
 
 def _read_exactly(descriptor: int, view: memoryview, offset: int) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
+Blocks = int | npt.NDArray[np.integer[Any]]
 
 # checksumBaseOffsets of checksum_impl.h
 _OFFSETS: Final[U32] = np.array(
@@ -97,6 +98,38 @@ def page_lsns(buf: Buffer) -> U64:
     return _lsns(_header(_words(buf), 1)[0])
 
 
+def _numbers(first_block: Blocks, n: int) -> U32:
+    """The pages' numbers within their relation as the checksum takes them: modulo 2**32."""
+    if isinstance(first_block, int):
+        blocks = np.arange(first_block, first_block + n, dtype=np.uint64)
+    else:
+        blocks = first_block.astype(np.uint64)
+    return (blocks & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+
+
+def dated_pages(buf: Buffer) -> tuple[U64, Mask]:
+    """(pd_lsn of every page, whether it can be believed), shapes (n,), from the headers alone.
+
+    Not believed is the LSN of a page that PageIsVerified would refuse by its header, or that is new (pd_upper = 0), or
+    that no WAL has touched (LSN 0).  ValueError if `buf` is not whole pages.
+    """
+    return _dated(_header(_words(buf), 3))
+
+
+def dated_headers(headers: bytes) -> tuple[U64, Mask]:
+    """As `dated_pages`, of the first HEADER_SIZE bytes of each page, one behind the other."""
+    return _dated(np.ascontiguousarray(np.frombuffer(headers, dtype="<u8").reshape(-1, HEADER_SIZE // 8).T))
+
+
+def _dated(header: U64) -> tuple[U64, Mask]:
+    first, second, third = header
+    lsns = _lsns(first)
+    dated: Mask = _sane(second, third)
+    dated &= lsns != 0
+    dated &= second >> np.uint64(48) != 0
+    return lsns, dated
+
+
 def _sane(second: U64, third: U64) -> Mask:
     """PageIsVerified's test of a header that is not new: flags, and lower <= upper <= special <= BLCKSZ."""
     flags = second >> np.uint64(16) & np.uint64(0xFFFF)
@@ -119,22 +152,21 @@ class PageChecker:
         self._spare: U32 = np.empty((BATCH_PAGES, 32), dtype=np.uint32)
         self._rows: U32 = np.empty(_ROWS_AT_ONCE * BATCH_PAGES * 32, dtype=np.uint32)
 
-    def checksums(self, buf: Buffer, first_block: int) -> U16:
+    def checksums(self, buf: Buffer, first_block: Blocks) -> U16:
         """What pd_checksum of every page should be, shape (n,).
 
-        `first_block` is the block number within the relation of the first page.  The value means nothing for new
-        pages.  ValueError if `buf` is not whole pages.
+        `first_block` is the block number within the relation of the first page, or that of every page.  The value
+        means nothing for new pages.  ValueError if `buf` is not whole pages.
         """
         return self._checksums(_words(buf), first_block)
 
-    def _checksums(self, words: U32, first_block: int) -> U16:
+    def _checksums(self, words: U32, first_block: Blocks) -> U16:
         pages = words.reshape(-1, _ROWS, 32)
         sums = np.empty(len(pages), dtype=np.uint32)
         for start in range(0, len(pages), BATCH_PAGES):
             batch = pages[start : start + BATCH_PAGES]
             np.bitwise_xor.reduce(self._hash(batch), axis=1, out=sums[start : start + len(batch)])
-        blocks = np.arange(first_block, first_block + len(pages), dtype=np.uint64)
-        sums ^= (blocks & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        sums ^= _numbers(first_block, len(pages))
         sums %= np.uint32(65535)
         sums += np.uint32(1)
         return sums.astype(np.uint16)
@@ -157,11 +189,12 @@ class PageChecker:
         _mix(lanes, spare)
         return lanes.reshape(count, 32)
 
-    def inspect(self, buf: Buffer, first_block: int, *, checksums: bool, start_lsn: int) -> PageReport:
+    def inspect(self, buf: Buffer, first_block: Blocks, *, checksums: bool, start_lsn: int) -> PageReport:
         """Judge every page of `buf` by the rules of this module.
 
-        `first_block` is the block number within the relation of the first page, `checksums` whether the cluster has
-        data checksums, `start_lsn` where the backup began (2**64 - 1 judges pages at rest: nothing stays pending).
+        `first_block` is the block number within the relation of the first page, or those of all pages (integers of
+        shape (n,)), `checksums` whether the cluster has data checksums, `start_lsn` where the backup began (2**64 - 1
+        judges pages at rest: nothing stays pending).
         ValueError if `buf` is not whole pages.
         """
         words = _words(buf)

@@ -13,7 +13,7 @@ from typing import Final
 from pgkeep.clock import SystemClock
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
-from pgkeep.format.extents import ExtentMap, decode_extents
+from pgkeep.format.extents import ExtentMap
 from pgkeep.format.frame import FrameKind, decode_pieces, split_frame
 from pgkeep.format.header import ObjectType
 from pgkeep.format.keyed import HashKeys
@@ -21,7 +21,7 @@ from pgkeep.format.limits import TAIL_LENGTH
 from pgkeep.format.manifest import Entry, EntryType, PackRef, Place, Unit
 from pgkeep.format.tail import FooterPlace, decode_tail
 from pgkeep.repo.backups import Manifest
-from pgkeep.repo.packreader import PackReader, missing_as_damage, runs_of
+from pgkeep.repo.packreader import PackReader, missing_as_damage, read_extents, runs_of
 from pgkeep.repo.repository import Cluster, Repository
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.store.open import open_store
@@ -208,8 +208,4 @@ def _check_place(readers: _Readers, entry: Entry, manifest: Manifest) -> list[Da
 
 def read_map(reader: PackReader, entry: Entry, keys: HashKeys) -> ExtentMap:
     """The extent map of an entry whose place is MAP; Damaged."""
-    obj = f"{reader.key} (extent map)"
-    data = reader.read_units(FrameKind.MAPS, entry.at, entry.length)
-    if keys.extent_map(data) != entry.hash:
-        raise Damaged(obj, "is not the one that the manifest names (its hash is wrong)")
-    return decode_extents(data, obj)
+    return read_extents(reader, entry.at, entry.length, entry.hash, keys)

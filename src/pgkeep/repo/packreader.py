@@ -11,6 +11,7 @@ import numpy as np
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.codec import decompress
+from pgkeep.format.extents import ExtentMap, decode_extents
 from pgkeep.format.footer import U64, Footer, FrameTable, decode_footer, decode_lsns, footer_prefix
 from pgkeep.format.frame import FrameKind, split_frame
 from pgkeep.format.framerow import FrameRow
@@ -133,6 +134,15 @@ class PackReader:
         parts = [split_frame(raw, self.key)[1] for run in runs_of(wanted, self.frames) for _, raw in self.read(run)]
         begin = (first - before) * size
         return b"".join(parts)[begin : begin + count * size]
+
+
+def read_extents(reader: PackReader, at: int, length: int, digest: bytes, keys: HashKeys) -> ExtentMap:
+    """The extent map of `length` bytes from byte `at` of the pack's maps, whose keyed hash is `digest`; Damaged."""
+    obj = f"{reader.key} (extent map)"
+    data = reader.read_units(FrameKind.MAPS, at, length)
+    if keys.extent_map(data) != digest:
+        raise Damaged(obj, "is not the one that the manifest names (its hash is wrong)")
+    return decode_extents(data, obj)
 
 
 def read_page_lsns(repository: Repository, cluster: ClusterUuid, pack: ObjectId, place: FooterPlace) -> U64:

@@ -14,7 +14,7 @@ import numpy as np
 from pgkeep.clock import Clock
 from pgkeep.format import names
 from pgkeep.format.codec import compress
-from pgkeep.format.footer import U64, PageTable, encode_footer, frame_table
+from pgkeep.format.footer import I64, U64, PageTable, encode_footer, frame_table
 from pgkeep.format.frame import PIECE_LENGTH, PIECES_HEAD, FrameKind, Piece, encode_pieces
 from pgkeep.format.framerow import FrameRow
 from pgkeep.format.header import Header, ObjectType, pack_specific
@@ -85,11 +85,26 @@ class PackWriter:
         pages = len(data) // self._page_size
         if len(data) % self._page_size or len(lsns) != pages:
             raise ValueError(f"{len(data)} bytes with {len(lsns)} LSNs are no whole pages of {self._page_size} bytes")
-        place = self._begin(FrameKind.PAGES, pages)
+        place = self._begin_pages(data, lsns)
+        self._add(FrameKind.PAGES, path, first_block, data, self._page_size)
+        return place
+
+    def _begin_pages(self, data: memoryview, lsns: U64) -> tuple[ObjectId, int]:
+        place = self._begin(FrameKind.PAGES, len(lsns))
         # Bytes: a pack of one-page files would hold as many arrays, each fifteen times its number.
         self._lsns += np.ascontiguousarray(lsns, "<u8").data
         self._hashes += self._repository.keys.pages(data, self._page_size)
-        self._add(FrameKind.PAGES, path, first_block, data, self._page_size)
+        return place
+
+    def add_blocks(self, path: bytes, blocks: I64, data: memoryview, lsns: U64) -> tuple[ObjectId, int]:
+        """Scattered pages of one file: `blocks` (int64, ascending) are their numbers, `data` the pages in order."""
+        size = self._page_size
+        if len(data) != len(blocks) * size or len(lsns) != len(blocks):
+            raise ValueError(f"{len(data)} bytes with {len(lsns)} LSNs are not {len(blocks)} pages of {size} bytes")
+        place = self._begin_pages(data, lsns)
+        first = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
+        for at, end in zip(first.tolist(), [*first[1:].tolist(), len(blocks)], strict=True):
+            self._add(FrameKind.PAGES, path, int(blocks[at]), data[at * size : end * size], size)
         return place
 
     def add_bytes(

@@ -1,0 +1,211 @@
+"""Taking pages over from a base: which pages of a file are still what the base holds (docs/format/inheritance.md).
+
+Rules of this file, each of which is one of that page:
+
+1. A page is taken over only on evidence of its own: equal hash; or an LSN below the base's start that equals the stored
+   one; or no WAL summary names it, and its file's sample agrees.
+2. An LSN that no honest history explains is not a changed page: it says that the base is not this cluster's past.  Then
+   nothing of it may be believed ('base-doubtful'), and the job falls back to hashes.
+3. Pages that the base lists as damaged, or that lie in packs to be avoided, are stored again, whatever they look like.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from pgkeep.backup.packtables import LiveFrames, PackTables
+from pgkeep.backup.report import Settled
+from pgkeep.backup.tasks import BaseFile, FileRun, How
+from pgkeep.backup.units import Units
+from pgkeep.errors import Damaged, Fault
+from pgkeep.format.extents import HOLE, ExtentMap, encode_extents, merge_adjacent
+from pgkeep.format.footer import I64, U64
+from pgkeep.format.frame import FrameKind
+from pgkeep.format.manifest import Place
+from pgkeep.format.tail import FooterPlace
+from pgkeep.pg.page import BLCKSZ, HEADER_SIZE, dated_headers, dated_pages
+from pgkeep.repo.packreader import read_extents
+from pgkeep.repo.packwriter import PackWriter
+from pgkeep.repo.repository import Repository
+from pgkeep.values.ids import ClusterUuid, ObjectId
+from pgkeep.values.lsn import Lsn
+
+SAMPLE: Final = 0.01
+"""Share of the pages that WAL summaries call unchanged whose LSN is compared all the same."""
+_GROUP: Final = 256
+"""Scattered pages that are read and stored together: 2 MiB."""
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSettings:
+    """What workers know of the base (picklable)."""
+
+    packs: tuple[tuple[ObjectId, FooterPlace], ...]
+    avoid: frozenset[ObjectId]
+    """Packs from which nothing is taken over: condemned, damaged, or too many to restore from."""
+    start_lsn: Lsn
+    """Of the base: pages below it are on disk as the base has them."""
+    this_start_lsn: Lsn
+    seed: int
+    """Of the sample."""
+
+
+class Inheritance:
+    """One worker's view of the base; faults are those of the store, Damaged, and base-doubtful."""
+
+    def __init__(self, repository: Repository, cluster: ClusterUuid, settings: BaseSettings) -> None:
+        self._keys = repository.keys
+        self._settings = settings
+        self._tables = PackTables(repository, cluster, settings.packs)
+        self.live = LiveFrames(self._tables)
+        self._chance = np.random.default_rng(settings.seed)
+
+    def file(self, run: FileRun, base: BaseFile) -> InheritedFile:
+        """A relation's file before any of its pages is looked at."""
+        extents = self._extents(base)
+        if extents.total() != base.units:
+            raise Damaged(
+                f"pack {base.settled.pack}", f"maps {extents.total()} pages for {run.path!r}, not {base.units}"
+            )
+        return InheritedFile(self._tables, self._settings, self._chance, run, base, extents)
+
+    def _extents(self, base: BaseFile) -> ExtentMap:
+        where = base.settled
+        if where.place is Place.MAP:
+            reader = self._tables.reader(where.pack)
+            return read_extents(reader, where.at, where.length, where.hash, self._keys)
+        one = np.array([base.units], np.uint32), np.zeros(1, np.uint32), np.array([where.at], np.int64)
+        return ExtentMap((where.pack,), *one)
+
+    def takes_over(self, run: FileRun, digest: bytes) -> Settled | None:
+        """Where the base has a file of bytes with this hash; None when it is to be stored."""
+        base = run.base
+        if base is None or base.settled.hash != digest or base.settled.pack in self._settings.avoid:
+            return None
+        self.live.mark(base.settled.pack, FrameKind.BYTES, base.settled.at, base.units)
+        return base.settled
+
+    def settle(self, run: FileRun, file: InheritedFile, writer: PackWriter) -> Settled:
+        """Where the whole file lies now; a new map is written where it is needed."""
+        base = file.base.settled
+        if file.is_unchanged and (base.place is Place.INLINE or base.pack not in self._settings.avoid):
+            self.live.mark_extents(file.extents, FrameKind.PAGES)
+            if base.place is Place.MAP:
+                self.live.mark(base.pack, FrameKind.MAPS, base.at, base.length)
+            return base
+        extents = merge_adjacent(file.units.extents())
+        self.live.mark_extents(extents, FrameKind.PAGES)
+        if len(extents.count) == 1:
+            return Settled(Place.INLINE, extents.packs[int(extents.pack[0])], int(extents.ordinal[0]))
+        data = encode_extents(extents)
+        pack, at = writer.add_bytes(run.path, 0, memoryview(data), FrameKind.MAPS)
+        return Settled(Place.MAP, pack, at, len(data), self._keys.extent_map(data))
+
+
+class InheritedFile:
+    """One file of pages: `units` says where each of them lies, first in the base, then as they are stored anew."""
+
+    def __init__(
+        self, tables: PackTables, settings: BaseSettings, chance: np.random.Generator, run: FileRun, base: BaseFile,
+        extents: ExtentMap,
+    ) -> None:  # fmt: skip
+        self.base = base
+        self.extents = extents
+        self._tables = tables
+        self._settings = settings
+        self._chance = chance
+        self._run = run
+        self._pages = run.length // BLCKSZ
+        self.units = Units.of(extents)
+        self.units.resize(self._pages)
+        self._kept = min(base.units, self._pages)
+        self._forced = self._must_be_stored()
+        self._stored: U64 | None = None
+        self._changed = 0
+
+    def _must_be_stored(self) -> Mask:
+        forced: Mask = self.units.lies_in(self._settings.avoid)
+        forced |= self.units.pack == HOLE  # a hole is taken over only as zeros: storing zeros costs nothing
+        forced[self._kept :] = True
+        bad = np.array(self.base.bad, np.int64)
+        forced[bad[bad < self._pages]] = True
+        return forced
+
+    @property
+    def is_unchanged(self) -> bool:
+        """The file is what it is in the base, in its whole length; asked when all pages have been looked at."""
+        return not self._changed and self._pages == self.base.units
+
+    def place(self, blocks: I64, pack: ObjectId, ordinal: int) -> None:
+        """These pages were stored there."""
+        self._changed += len(blocks)
+        self.units.place(blocks, pack, ordinal)
+
+    # ---- reading everything
+
+    def differing(self, first: int, data: memoryview) -> I64:
+        """Which of the pages `data`, the first of which is block `first`, must be stored: indices into `data`."""
+        part = slice(first, first + len(data) // BLCKSZ)
+        forced = self._forced[part]
+        if self.base.how is How.HASH:
+            same = np.frombuffer(self._tables.page_hashes(data), "<u8") == self._known(self._tables.hashes)[part]
+            return np.flatnonzero(forced | ~same)
+        lsns, dated = dated_pages(data)
+        old = dated & (lsns < np.uint64(self._settings.start_lsn)) & ~forced
+        known = self._known(self._tables.lsns)[part]
+        self._refuse(old & (lsns != known), np.arange(part.start, part.stop), lsns, known)
+        return np.flatnonzero(~old)
+
+    def _known(self, read: Callable[[ObjectId], U64]) -> U64:
+        """What the base's tables say of every page that it has; 0 for the others."""
+        if self._stored is None:
+            self._stored = np.zeros(self._pages, np.uint64)
+            self._stored[: self._kept] = self._tables.column(self.units, np.arange(self._kept), read)
+        return self._stored
+
+    def _refuse(self, wrong: Mask, blocks: I64, lsns: U64, known: U64) -> None:
+        """Raise for the first page whose LSN is wrong."""
+        if not wrong.any():
+            return
+        row = int(np.argmax(wrong))
+        raise Fault(
+            "base-doubtful",
+            f"page {int(blocks[row])} of {os.fsdecode(self._run.path)} has LSN {Lsn(int(lsns[row]))}, which the base"
+            f" does not explain: it holds that page with LSN {Lsn(int(known[row]))}",
+        )
+
+    # ---- reading what WAL summaries name
+
+    def named(self, descriptor: int) -> Iterator[I64]:
+        """The blocks that must be read and stored, ascending, some at a time; a sample of the others is compared."""
+        changed = self._forced.copy()
+        assert self.base.changed is not None
+        changed[self.base.changed[self.base.changed < self._pages]] = True
+        changed[self.base.limit :] = True
+        others = np.flatnonzero(~changed)
+        if self.base.is_sampled:
+            others = others[self._chance.random(len(others)) < SAMPLE]
+        changed[self._compare(descriptor, others)] = True
+        blocks = np.flatnonzero(changed)
+        for at in range(0, len(blocks), _GROUP):
+            yield blocks[at : at + _GROUP]
+
+    def _compare(self, descriptor: int, blocks: I64) -> I64:
+        """Of these blocks those that must be stored after all, because their header says nothing."""
+        if not len(blocks):
+            return blocks
+        heads = (os.pread(descriptor, HEADER_SIZE, block * BLCKSZ) for block in blocks.tolist())
+        lsns, dated = dated_headers(b"".join(head.ljust(HEADER_SIZE, b"\0") for head in heads))
+        start, this = np.uint64(self._settings.start_lsn), np.uint64(self._settings.this_start_lsn)
+        known = self._tables.column(self.units, blocks, self._tables.lsns)
+        # A page that WAL behind this backup's start has changed is that WAL's business; one that WAL before it has
+        # changed should have been named.
+        self._refuse(dated & (lsns <= this) & ((lsns > start) | (lsns != known)), blocks, lsns, known)
+        return blocks[~dated]
