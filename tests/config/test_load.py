@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pgkeep.config.generate import configuration
 from pgkeep.config.load import line_of, load, parse
-from pgkeep.config.settings import ClusterSettings, KeepSettings, RepositorySettings
+from pgkeep.config.settings import ClusterSettings, RepositorySettings
 from pgkeep.errors import Fault
+from pgkeep.retention.policy import KeepPolicy
 
 SMALLEST = """\
 [repository]
@@ -35,7 +36,7 @@ def complaint(text: str, overrides: dict[str, str] | None = None) -> Fault:
 def test_the_smallest_file_of_the_product() -> None:
     settings = parse(SMALLEST, "/p.toml")
     assert settings.repositories == (RepositorySettings("main", "file:///mnt/nas/pg"),)
-    keep = KeepSettings(daily=7, weekly=4, monthly=12, wal=timedelta(days=7))
+    keep = KeepPolicy(daily=7, weekly=4, monthly=12, wal=timedelta(days=7))
     assert settings.clusters == (ClusterSettings("main", "host=/run/postgresql user=pgkeep", keep=keep),)
 
 
@@ -55,6 +56,8 @@ def test_every_key_is_read() -> None:
         checkpoint = "spread"
         archive-timeout = "90s"
         bindir = "/opt/pg/bin"
+        timezone = "Australia/Lord_Howe"
+        keep = { daily = 1, weekly = 2, monthly = 3, yearly = 4, last = 5, wal = "12h" }
         """,
         "/p.toml",
     )
@@ -67,6 +70,8 @@ def test_every_key_is_read() -> None:
         checkpoint="spread",
         archive_timeout=timedelta(seconds=90),
         bindir="/opt/pg/bin",
+        timezone="Australia/Lord_Howe",
+        keep=KeepPolicy(daily=1, weekly=2, monthly=3, yearly=4, last=5, wal=timedelta(hours=12)),
     )
 
 
@@ -80,10 +85,17 @@ def test_every_key_is_read() -> None:
         ("keep =", "connection_file = 'x'\nkeep =", "'connection_file' is not in this version", "leave it out"),
         ("keep =", "[notify]\nkeep =", "line 6: 'notify' is not in this version", "leave it out"),
         ("keep =", "[cluster.main.schedule]\nkeep =", "line 6: [cluster.main] 'schedule' is not in this", "leave it"),
-        ('"7d"', '"7 fortnights"', "line 6: [cluster.main] keep: not a duration", ""),
+        ('"7d"', '"7 fortnights"', "line 6: [cluster.main] keep: wal: not a duration", ""),
         ('"7d"', f'"{"9" * 400}d"', "line 6: [cluster.main] keep:", ""),
-        ("daily = 7", "daily = -1", "keep: expected a whole number from 0", ""),
-        ("daily = 7", "daily = true", "keep: expected a whole number from 0", ""),
+        ('"7d"', '"-7d"', "line 6: [cluster.main] keep: wal: not a duration", ""),
+        ("daily = 7", "daily = -1", "keep: daily: expected a whole number from 0", ""),
+        ("daily = 7", "daily = true", "keep: daily: expected a whole number from 0", ""),
+        ("daily = 7, weekly = 4, monthly = 12", "daily = 0", "keep: keeps no backup: expected at least one of", ""),
+        ("daily = 7, weekly = 4, monthly = 12, ", "", "(without the key keep, nothing is ever deleted)", ""),
+        ("keep =", 'timezone = "Europe/Bonn"\nkeep =', "line 6: [cluster.main] timezone: expected the name of", ""),
+        ("keep =", 'timezone = "Europe"\nkeep =', "timezone: expected the name of a time zone", ""),
+        ("keep =", 'timezone = "../etc/passwd"\nkeep =', "timezone: expected the name of a time zone", ""),
+        ("keep =", "timezone = 3\nkeep =", "timezone: expected text in quotes", ""),
         ("daily", "dayly", "keep: unknown key 'dayly'", ""),
         ("keep =", 'processes = "many"\nkeep =', "line 6: [cluster.main] processes: expected a whole number", ""),
         ("keep =", 'checkpoint = "slow"\nkeep =', "checkpoint: expected 'fast' or 'spread', found 'slow'", ""),
@@ -184,7 +196,7 @@ def test_a_generated_file_is_read_back(url: str, name: str, connection: str) -> 
     settings = parse(configuration(url, name, connection), "/p.toml")
     assert settings.repository().url == url
     assert (settings.cluster().name, settings.cluster().connection) == (name, connection)
-    assert settings.cluster().keep == KeepSettings(daily=7, weekly=4, monthly=12, wal=timedelta(days=7))
+    assert settings.cluster().keep == KeepPolicy(daily=7, weekly=4, monthly=12, wal=timedelta(days=7))
 
 
 def test_the_generated_file_has_six_lines_that_count() -> None:

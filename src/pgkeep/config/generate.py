@@ -15,9 +15,12 @@ url = {url}
 [cluster.{name}]
 connection = {connection}
 
-# What prune will keep; nothing is deleted by this version.
+# What `pgkeep prune` keeps: the newest backup of each of the last 7 days, 4 weeks and 12 months that have one, and
+# every moment of the last 7 days.  Nothing is deleted but by prune, and never without this line.
 keep = {{ daily = 7, weekly = 4, monthly = 12, wal = "7d" }}
 
+# Whose days and weeks those are; this machine's zone where this is left out.
+# timezone = "Europe/Berlin"
 # Worker processes of a backup, a verify, a restore; one for each core where this is left out.
 # processes = 2
 # zstd, 1 (quick) to 19 (small).

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
-from pgkeep.config.settings import KeepSettings
+from pgkeep.retention.policy import KeepPolicy
 from pgkeep.values.quantity import parse_duration
 
 Reader = Callable[[Any], Any]
@@ -61,17 +61,45 @@ KEEP: Final[dict[str, Reader]] = {
     "daily": whole(0, 100_000),
     "weekly": whole(0, 100_000),
     "monthly": whole(0, 100_000),
+    "yearly": whole(0, 100_000),
+    "last": whole(0, 100_000),
     "wal": duration,
 }
 
 
-def keep(value: Any) -> KeepSettings:
+def keep(value: Any) -> KeepPolicy:
     if not isinstance(value, dict):
         raise ValueError(f'expected a table such as {{ daily = 7, wal = "7d" }}, found {value!r}')
     unknown = [key for key in value if key not in KEEP]
     if unknown:
         raise ValueError(f"unknown key {unknown[0]!r}, expected one of: {', '.join(KEEP)}")
-    return KeepSettings(**{key: KEEP[key](found) for key, found in value.items()})
+    policy = KeepPolicy(**{key: _named(key, found) for key, found in value.items()})
+    if not policy.keeps_backups:
+        raise ValueError(
+            "keeps no backup: expected at least one of daily, weekly, monthly, yearly and last above 0"
+            " (without the key keep, nothing is ever deleted)"
+        )
+    return policy
+
+
+def _named(key: str, value: Any) -> Any:
+    """A value of `keep`; the ValueError names it, for several stand on the line."""
+    try:
+        return KEEP[key](value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def timezone(value: Any) -> str:
+    """A name of the time zone data base."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    name = filled_text(value)
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"expected the name of a time zone such as 'Europe/Berlin', found {name!r}") from None
+    return name
 
 
 REPOSITORY: Final[dict[str, Reader]] = {"name": filled_text, "url": filled_text}
@@ -84,6 +112,7 @@ CLUSTER: Final[dict[str, Reader]] = {
     "archive-timeout": duration,
     "bindir": absolute,
     "keep": keep,
+    "timezone": timezone,
     "archive-ahead": whole(0, 100_000),
     "archive-ahead-time": duration,
 }

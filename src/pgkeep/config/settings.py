@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Literal
 
 from pgkeep.errors import Fault
+from pgkeep.retention.policy import KeepPolicy
 
 Checkpoint = Literal["fast", "spread"]
 
@@ -20,23 +21,14 @@ class RepositorySettings:
 
 
 @dataclass(frozen=True, slots=True)
-class KeepSettings:
-    """[cluster.NAME] keep: how many backups of each period stay, and how long the WAL does (None: not said)."""
-
-    daily: int | None = None
-    weekly: int | None = None
-    monthly: int | None = None
-    wal: timedelta | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """[cluster.NAME]: how to reach a cluster, and how it is backed up.
 
     `connection` is libpq's (a secret: it may hold a password); `compression_level` is zstd's; `processes` None means
     one for each core; `archive_timeout` is how long a backup waits for its last WAL; `bindir` is where PostgreSQL's
     programs are, if not in a usual place; `archive_ahead` is how many files one `wal push` archives beyond its own, and
-    `archive_ahead_time` how long it does.
+    `archive_ahead_time` how long it does.  `keep` None: nothing is ever deleted.  `timezone` names the zone whose days
+    `keep` counts, and is one of the time zone data base; None means this machine's.
     """
 
     name: str
@@ -46,7 +38,8 @@ class ClusterSettings:
     checkpoint: Checkpoint = "fast"
     bindir: str | None = None
     archive_timeout: timedelta = timedelta(minutes=10)
-    keep: KeepSettings = KeepSettings()
+    keep: KeepPolicy | None = None
+    timezone: str | None = None
     archive_ahead: int = 1000
     archive_ahead_time: timedelta = timedelta(minutes=5)
 
