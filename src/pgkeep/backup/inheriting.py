@@ -19,7 +19,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pgkeep.backup.packtables import LiveFrames, PackTables
 from pgkeep.backup.report import Settled
 from pgkeep.backup.tasks import BaseFile, FileRun, How
 from pgkeep.backup.units import Units
@@ -31,6 +30,7 @@ from pgkeep.format.manifest import Place
 from pgkeep.format.tail import FooterPlace
 from pgkeep.pg.page import BLCKSZ, HEADER_SIZE, dated_headers, dated_pages
 from pgkeep.repo.packreader import read_extents
+from pgkeep.repo.packtables import LiveFrames, PackTables
 from pgkeep.repo.packwriter import PackWriter
 from pgkeep.repo.repository import Repository
 from pgkeep.values.ids import ClusterUuid, ObjectId
@@ -167,8 +167,12 @@ class InheritedFile:
         """What the base's tables say of every page that it has; 0 for the others."""
         if self._stored is None:
             self._stored = np.zeros(self._pages, np.uint64)
-            self._stored[: self._kept] = self._tables.column(self.units, np.arange(self._kept), read)
+            self._stored[: self._kept] = self._column(np.arange(self._kept), read)
         return self._stored
+
+    def _column(self, blocks: I64, read: Callable[[ObjectId], U64]) -> U64:
+        units = self.units
+        return self._tables.column(units.packs, units.pack[blocks], units.ordinal[blocks], read)
 
     def _refuse(self, wrong: Mask, blocks: I64, lsns: U64, known: U64) -> None:
         """Raise for the first page whose LSN is wrong."""
@@ -204,7 +208,7 @@ class InheritedFile:
         heads = (os.pread(descriptor, HEADER_SIZE, block * BLCKSZ) for block in blocks.tolist())
         lsns, dated = dated_headers(b"".join(head.ljust(HEADER_SIZE, b"\0") for head in heads))
         start, this = np.uint64(self._settings.start_lsn), np.uint64(self._settings.this_start_lsn)
-        known = self._tables.column(self.units, blocks, self._tables.lsns)
+        known = self._column(blocks, self._tables.lsns)
         # A page that WAL behind this backup's start has changed is that WAL's business; one that WAL before it has
         # changed should have been named.
         self._refuse(dated & (lsns <= this) & ((lsns > start) | (lsns != known)), blocks, lsns, known)

@@ -6,7 +6,7 @@ goes on to the next object.  Other faults (the store cannot be reached) end it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,10 +18,11 @@ from pgkeep.format.frame import FrameKind, decode_pieces, split_frame
 from pgkeep.format.header import ObjectType
 from pgkeep.format.keyed import HashKeys
 from pgkeep.format.limits import TAIL_LENGTH
-from pgkeep.format.manifest import Entry, EntryType, PackRef, Place, Unit
+from pgkeep.format.manifest import Entry, EntryType, Place, Unit
 from pgkeep.format.tail import FooterPlace, decode_tail
 from pgkeep.repo.backups import Manifest
 from pgkeep.repo.packreader import PackReader, missing_as_damage, read_extents, runs_of
+from pgkeep.repo.packtables import LiveFrames, PackTables
 from pgkeep.repo.repository import Cluster, Repository
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.store.open import open_store
@@ -139,9 +140,11 @@ def check_manifest(cluster: Cluster, manifest: Manifest) -> list[Damage]:
     """All of the manifest, and that its extents fit its packs.
 
     Every section has its hash, every row can be read, every file's content lies within frames of its packs without a
-    gap; extent maps have their own hash.
+    gap, and within frames that the manifest calls live; extent maps have their own hash.
     """
-    readers = _Readers(cluster, manifest.outer.packs)
+    packs = manifest.outer.packs
+    tables = PackTables(cluster.repository, cluster.uuid, [(pack.id, pack.footer) for pack in packs])
+    live = LiveFrames(tables)
     damage: list[Damage] = []
     try:
         manifest.reader.check_sections()
@@ -149,7 +152,9 @@ def check_manifest(cluster: Cluster, manifest: Manifest) -> list[Damage]:
             pass
         for entry in manifest.entries():
             if entry.type is EntryType.FILE and entry.place is not Place.NONE:
-                damage += _check_place(readers, entry, manifest)
+                damage += _check_place(tables, live, entry, manifest, cluster.repository.keys)
+        for pack, frames in live.unmarked(packs).items():
+            damage.append(Damage(manifest.key, f"needs {frames} frames of pack {pack} that it does not call live"))
     except Fault as fault:
         if not is_damage(fault):
             raise
@@ -157,53 +162,45 @@ def check_manifest(cluster: Cluster, manifest: Manifest) -> list[Damage]:
     return damage
 
 
-class _Readers:
-    """Footers of a manifest's packs, read when first needed."""
-
-    def __init__(self, cluster: Cluster, packs: Sequence[PackRef]) -> None:
-        self.cluster = cluster
-        self.packs = packs
-        self.index = {pack.id: number for number, pack in enumerate(packs)}
-        self._units: dict[tuple[int, FrameKind], int] = {}
-
-    def open(self, number: int) -> PackReader:
-        pack = self.packs[number]
-        try:
-            return PackReader.open(self.cluster.repository, self.cluster.uuid, pack.id, pack.footer)
-        except Fault as fault:
-            raise missing_as_damage(fault, names.pack(self.cluster.uuid, pack.id)) from fault
-
-    def units(self, number: int, kind: FrameKind) -> int:
-        """Units of `kind` in a pack of the table."""
-        if (number, kind) not in self._units:
-            reader = self.open(number)
-            for known in FrameKind:
-                ends = reader.frames.unit_ends(known, reader.page_size)
-                self._units[number, known] = int(ends[-1]) if len(ends) else 0
-        return self._units[number, kind]
-
-
-def _check_place(readers: _Readers, entry: Entry, manifest: Manifest) -> list[Damage]:
+def _check_place(
+    tables: PackTables, live: LiveFrames, entry: Entry, manifest: Manifest, keys: HashKeys
+) -> Iterator[Damage]:
     shown = entry.path.decode("utf-8", "backslashreplace")
     page = manifest.inner.server.block_size
     units, rest = divmod(entry.size, page if entry.unit is Unit.PAGES else 1)
     if rest:
-        return [Damage(manifest.key, f"{shown} is {entry.size} bytes, which is no whole number of pages")]
+        yield Damage(manifest.key, f"{shown} is {entry.size} bytes, which is no whole number of pages")
+        return
     kind = FrameKind.PAGES if entry.unit is Unit.PAGES else FrameKind.BYTES
+    pack = manifest.outer.packs[entry.pack].id
     if entry.place is Place.INLINE:
-        within = entry.at + units <= readers.units(entry.pack, kind)
-        return [] if within else [Damage(manifest.key, f"{shown} lies beyond the end of its pack")]
-    columns = read_map(readers.open(entry.pack), entry, readers.cluster.repository.keys)
+        if entry.at + units <= tables.units(pack, kind):
+            live.mark(pack, kind, entry.at, units)
+        else:
+            yield Damage(manifest.key, f"{shown} lies beyond the end of its pack")
+        return
+    columns = read_map(tables.reader(pack), entry, keys)
+    live.mark(pack, FrameKind.MAPS, entry.at, entry.length)
     if columns.total() != units:
-        return [Damage(manifest.key, f"the extents of {shown} cover {columns.total()} of {units} units")]
+        yield Damage(manifest.key, f"the extents of {shown} cover {columns.total()} of {units} units")
+        return
+    problem = _outside(tables, columns, kind)
+    if problem:
+        yield Damage(manifest.key, f"{shown} {problem}")
+    else:
+        live.mark_extents(columns, kind)
+
+
+def _outside(tables: PackTables, columns: ExtentMap, kind: FrameKind) -> str:
+    """What is wrong with a map whose extents do not all lie in packs of the pack table; empty when they do."""
     for number, pack in enumerate(columns.packs):
-        if pack not in readers.index:
-            return [Damage(manifest.key, f"{shown} needs the pack {pack}, which is not in the pack table")]
+        if pack not in tables.known:
+            return f"needs the pack {pack}, which is not in the pack table"
         mine = columns.pack == number
         end = int((columns.ordinal[mine] + columns.count[mine]).max()) if mine.any() else 0
-        if end > readers.units(readers.index[pack], kind):
-            return [Damage(manifest.key, f"{shown} lies beyond the end of the pack {pack}")]
-    return []
+        if end > tables.units(pack, kind):
+            return f"lies beyond the end of the pack {pack}"
+    return ""
 
 
 def read_map(reader: PackReader, entry: Entry, keys: HashKeys) -> ExtentMap:

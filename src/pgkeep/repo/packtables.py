@@ -1,23 +1,23 @@
-"""What a base's packs say of their units, read when needed and kept within a limit; which frames are still used."""
+"""What a manifest's packs say of their units, read when needed and kept within a limit; which frames are used."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pgkeep.backup.units import Units
-from pgkeep.errors import Damaged
+from pgkeep.errors import Damaged, Fault
+from pgkeep.format import names
 from pgkeep.format.extents import HOLE, ExtentMap
-from pgkeep.format.footer import I64, U64
+from pgkeep.format.footer import I64, U32, U64
 from pgkeep.format.frame import FrameKind
-from pgkeep.format.manifest import live_bitmap
+from pgkeep.format.manifest import PackRef, live_bitmap
 from pgkeep.format.tail import FooterPlace
 from pgkeep.pg.page import BLCKSZ
-from pgkeep.repo.packreader import PackReader, read_page_lsns
+from pgkeep.repo.packreader import PackReader, missing_as_damage, read_page_lsns
 from pgkeep.repo.repository import Repository
 from pgkeep.values.ids import ClusterUuid, ObjectId
 
@@ -31,7 +31,7 @@ V = TypeVar("V")
 
 
 class PackTables:
-    """Frame and page tables of a base's packs; faults are those of the store, and Damaged."""
+    """Frame and page tables of a manifest's packs; faults are those of the store, and Damaged."""
 
     def __init__(
         self, repository: Repository, cluster: ClusterUuid, packs: Sequence[tuple[ObjectId, FooterPlace]],
@@ -41,7 +41,7 @@ class PackTables:
         self._cluster = cluster
         self._places = dict(packs)
         self.known = frozenset(self._places)
-        """The packs that the base names."""
+        """The packs that the manifest names."""
         self._memory = memory
         self._held: OrderedDict[tuple[str, ObjectId], tuple[object, int]] = OrderedDict()
         self._size = 0
@@ -57,6 +57,12 @@ class PackTables:
     def hashes(self, pack: ObjectId) -> U64:
         """The keyed hash of every page of the pack, by ordinal; Damaged when the pack has none."""
         return self._kept("hashes", pack, self._read_hashes, lambda column: column.nbytes)
+
+    def units(self, pack: ObjectId, kind: FrameKind) -> int:
+        """Units of `kind` in the pack."""
+        reader = self.reader(pack)
+        ends = reader.frames.unit_ends(kind, reader.page_size)
+        return int(ends[-1]) if len(ends) else 0
 
     def page_hashes(self, data: memoryview) -> bytes:
         """What `hashes` would say of these pages."""
@@ -81,34 +87,42 @@ class PackTables:
         except KeyError:
             raise Damaged(f"pack {pack}", "is named by an extent map and is not in the manifest's pack table") from None
 
-    def _open(self, pack: ObjectId) -> PackReader:
-        return PackReader.open(self._repository, self._cluster, pack, self._place(pack))
+    def _open(self, pack: ObjectId, *, hashes: bool = False) -> PackReader:
+        try:
+            return PackReader.open(self._repository, self._cluster, pack, self._place(pack), hashes=hashes)
+        except Fault as fault:
+            raise missing_as_damage(fault, names.pack(self._cluster, pack)) from fault
 
     def _read_lsns(self, pack: ObjectId) -> U64:
-        return read_page_lsns(self._repository, self._cluster, pack, self._place(pack))
+        try:
+            return read_page_lsns(self._repository, self._cluster, pack, self._place(pack))
+        except Fault as fault:
+            raise missing_as_damage(fault, names.pack(self._cluster, pack)) from fault
 
     def _read_hashes(self, pack: ObjectId) -> U64:
-        reader = PackReader.open(self._repository, self._cluster, pack, self._place(pack), hashes=True)
+        reader = self._open(pack, hashes=True)
         if reader.footer.hashes is None:
             raise Damaged(reader.key, "has no hashes of its pages")
         return reader.footer.hashes
 
-    def column(self, units: Units, blocks: I64, read: Callable[[ObjectId], U64]) -> U64:
-        """What `read` (`lsns` or `hashes`) says of these units, uint64 like `blocks`; 0 for holes."""
-        pack, ordinal = units.pack[blocks], units.ordinal[blocks]
-        found = np.zeros(len(blocks), np.uint64)
+    def column(self, packs: Sequence[ObjectId], pack: U32, ordinal: I64, read: Callable[[ObjectId], U64]) -> U64:
+        """What `read` (`lsns` or `hashes`) says of the page `ordinal[i]` of pack number `pack[i]`; 0 for holes.
+
+        uint64 (n,).  Damaged when a pack does not have the page.
+        """
+        found = np.zeros(len(pack), np.uint64)
         for number in np.unique(pack).tolist():
             if number != HOLE:
                 mine = np.flatnonzero(pack == number)
-                table, rows = read(units.packs[number]), ordinal[mine]
+                table, rows = read(packs[number]), ordinal[mine]
                 if int(rows.max()) >= len(table):
-                    raise Damaged(f"pack {units.packs[number]}", f"has no page {int(rows.max())}")
+                    raise Damaged(f"pack {packs[number]}", f"has no page {int(rows.max())}")
                 found[mine] = table[rows]
         return found
 
 
 class LiveFrames:
-    """Which frames of a base's packs the new backup still needs."""
+    """Which frames of a manifest's packs are needed, gathered file by file."""
 
     def __init__(self, tables: PackTables) -> None:
         self._tables = tables
@@ -117,7 +131,7 @@ class LiveFrames:
         self._waiting = 0
 
     def mark(self, pack: ObjectId, kind: FrameKind, ordinal: int, count: int) -> None:
-        """`count` units of `kind` from `ordinal`; of a pack that is not the base's nothing is noted."""
+        """`count` units of `kind` from `ordinal`; of a pack that the tables do not know nothing is noted."""
         if pack not in self._tables.known:
             return
         self._pending[pack, kind].append((ordinal, count))
@@ -151,6 +165,13 @@ class LiveFrames:
         covered = (np.cumsum(steps[: len(frames)]) > 0) & (frames.kind == kind)
         known = self._live.get(pack)
         self._live[pack] = covered if known is None else known | covered
+
+    def unmarked(self, packs: Iterable[PackRef]) -> dict[ObjectId, int]:
+        """How many needed frames the packs' own bitmaps do not name, where there are any."""
+        self._settle()
+        declared = {pack.id: np.unpackbits(np.frombuffer(pack.live, np.uint8), bitorder="little") for pack in packs}
+        missing = {pack: int((bits & (declared[pack][: len(bits)] == 0)).sum()) for pack, bits in self._live.items()}
+        return {pack: count for pack, count in missing.items() if count}
 
     def bitmaps(self) -> dict[ObjectId, bytes]:
         """By pack, as a manifest has them."""
