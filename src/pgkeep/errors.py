@@ -50,6 +50,9 @@ CODES: Final[dict[str, int]] = {
     "key-missing": EXIT_KEY,
     "verify-failed": EXIT_VERIFY,
     "backup-unknown": EXIT_FAILED,
+    "backup-held": EXIT_FAILED,
+    "backup-retired": EXIT_FAILED,
+    "lease-lost": EXIT_FAILED,
     # PostgreSQL
     "postgres-unreachable": EXIT_POSTGRES,
     "postgres-lost": EXIT_POSTGRES,

@@ -9,7 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pgkeep.format import framerow, header, limits, manifest, manifestcodec, names, objects, section, tail, windex
+from pgkeep.format import (
+    deletion,
+    framerow,
+    header,
+    limits,
+    manifest,
+    manifestcodec,
+    names,
+    objects,
+    section,
+    tail,
+    windex,
+)
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.header import ObjectType
 from pgkeep.format.record import Record
@@ -95,6 +107,12 @@ def test_object_types() -> None:
         (ObjectType.WAL_BACKUP_LABEL, names.wal_file(CLUSTER, 7, "0000000A0000000B0000000C.00000028.backup")),
         (ObjectType.WAL_HISTORY, names.history(CLUSTER, 7, 10)),
         (ObjectType.WAL_INDEX, names.wal_index(CLUSTER, 7, "0000000A0000000B0000000C")),
+        (ObjectType.LEASE, names.lease(CLUSTER, ObjectId(bytes(16)), 12)),
+        (ObjectType.RETIRED, names.retired(CLUSTER, BACKUP)),
+        (ObjectType.CONDEMNED, names.condemned(CLUSTER, ObjectId(bytes(16)))),
+        (ObjectType.PIN, names.pin(CLUSTER, BACKUP, ObjectId(bytes(16)))),
+        (ObjectType.DAMAGED, names.damaged(CLUSTER, ObjectId(bytes(16)))),
+        (ObjectType.FEATURE, names.feature("deletion.read")),
         (ObjectType.WAL_CLAIM, names.claim(CLUSTER, 7, 10, 0)),
         (ObjectType.WAL_CLAIM, names.claim(CLUSTER, 7, 10, 2).removesuffix(".2")),
     ],
@@ -102,7 +120,8 @@ def test_object_types() -> None:
 def test_keys(type_: ObjectType, key: str) -> None:
     forms = {
         "<cluster>": re.escape(CLUSTER), "<sysid>": "7", "<tli>": "0000000A", "<log>": "0000000B",
-        "<segment>": "0000000A0000000B0000000C", "<pack id>": "0{32}", "<backup id>": re.escape(BACKUP),
+        "<segment>": "0000000A0000000B0000000C", "<pack id>": "0{32}", "<id>": "0{32}",
+        "<n>": "0000000012", "<name>": "deletion", "<backup id>": re.escape(BACKUP),
         "<flush lsn>": "00000000000000FF", "<offset>": "00000028",
     }  # fmt: skip
     row = next(row for row in tables("layout.md")[0] if row[1] == type_.name)
@@ -143,6 +162,9 @@ RECORDS = [
     )),
     *(("objects.md", getattr(objects, name)) for name in (
         "RepositoryInfo", "ClearKeys", "IncarnationInfo", "ClaimInfo",
+    )),
+    *(("objects.md", getattr(deletion, name)) for name in (
+        "FeatureInfo", "LeaseInfo", "RetiredInfo", "CondemnedInfo", "PinInfo", "DamagedInfo",
     )),
     *(("objects.md", getattr(windex, name)) for name in (
         "WalIndexInfo", "IndexedSegment", "IndexedPoint", "IndexedTablespace",

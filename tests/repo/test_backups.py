@@ -94,7 +94,7 @@ def test_an_earlier_backups_damage_does_not_forbid_the_next_one(made: Made) -> N
 
 
 def test_a_writer_that_does_not_know_the_rules_does_not_commit(made: Made) -> None:
-    made.store.put(names.FEATURES + "deletion.write", [b""])
+    made.store.put(names.FEATURES + "tomorrow.write", [b""])
     with pytest.raises(Fault) as caught:
         write_backup(made.cluster, Outer(replace(INFO, backup=str(OTHER)), [], []), INNER, [], StepClock())
     assert caught.value.code == "format-unsupported"

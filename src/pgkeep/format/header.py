@@ -49,6 +49,7 @@ class ObjectType(IntEnum):
     DRILL = 16
     LEASE = 17
     FEATURE = 18
+    DAMAGED = 19
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,3 +77,49 @@ def wal_file(cluster: ClusterUuid, system_id: int, name: str) -> str:
 def partial(cluster: ClusterUuid, system_id: int, segment: str, flush: Lsn) -> str:
     """`segment` is the 24-digit name; `flush` is where its real WAL ends, as 16 hexadecimal digits."""
     return f"{wal_file(cluster, system_id, segment)}.partial.{int(flush):016X}"
+
+
+def feature(name: str) -> str:
+    """`name` ends in '.read' or '.write'."""
+    return FEATURES + name
+
+
+def leases(cluster: ClusterUuid) -> str:
+    return f"{cluster}/leases/"
+
+
+def lease(cluster: ClusterUuid, lease_id: ObjectId, number: int) -> str:
+    """Renewal `number`, from 1: ten digits, so that listings are in order."""
+    return f"{cluster}/leases/{lease_id}/{number:010d}"
+
+
+def retired_marks(cluster: ClusterUuid) -> str:
+    return f"{cluster}/retired/"
+
+
+def retired(cluster: ClusterUuid, backup_id: BackupId) -> str:
+    return f"{cluster}/retired/{backup_id}"
+
+
+def condemnations(cluster: ClusterUuid) -> str:
+    return f"{cluster}/condemned/"
+
+
+def condemned(cluster: ClusterUuid, condemned_id: ObjectId) -> str:
+    return f"{cluster}/condemned/{condemned_id}"
+
+
+def pins(cluster: ClusterUuid) -> str:
+    return f"{cluster}/pins/"
+
+
+def pin(cluster: ClusterUuid, backup_id: BackupId, pin_id: ObjectId) -> str:
+    return f"{cluster}/pins/{backup_id}/{pin_id}"
+
+
+def damaged_marks(cluster: ClusterUuid) -> str:
+    return f"{cluster}/damaged/"
+
+
+def damaged(cluster: ClusterUuid, pack_id: ObjectId) -> str:
+    return f"{cluster}/damaged/{pack_id}"

@@ -59,6 +59,7 @@ class SectionType(IntEnum):
     PAGE_LSNS = 33
     PAGE_HASHES = 34
     CLEAR_KEYS = 48
+    CONDEMNED_PACKS = 66
     INDEXED = 73
     POINTS = 74
     SPACES = 75

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pgkeep.clock import Clock
@@ -13,6 +13,8 @@ from pgkeep.format.limits import DIRECTORY_HEAD_LENGTH, HEADER_LENGTH
 from pgkeep.format.manifest import Entry, Inner, ManifestInfo, Outer, PackRef, SeenManifest
 from pgkeep.format.manifestcodec import ManifestReader, encode_manifest
 from pgkeep.format.section import directory_length
+from pgkeep.repo.deleting import condemned_packs
+from pgkeep.repo.lease import Lease
 from pgkeep.repo.repository import Cluster, refuse_unknown_features
 from pgkeep.repo.window import Window
 from pgkeep.values.ids import BackupId
@@ -30,23 +32,51 @@ def backup_ids(cluster: Cluster) -> list[BackupId]:
     return found
 
 
-def write_backup(cluster: Cluster, outer: Outer, inner: Inner, entries: Iterable[Entry], clock: Clock) -> BackupId:
+def write_backup(
+    cluster: Cluster, outer: Outer, inner: Inner, entries: Iterable[Entry], clock: Clock, lease: Lease | None = None
+) -> BackupId:
     """Create the manifest: from this moment on the backup exists.  Everything it names must be durable.
 
-    format-unsupported when another pgkeep has since brought rules for writers that this one does not know,
-    backup-invalidated when a pack has gone meanwhile.
+    Steps 4 to 6 of docs/format/order.md.  format-unsupported when another pgkeep has since brought rules for writers
+    that this one does not know; lease-lost; backup-invalidated when a pack is condemned or has gone meanwhile: then
+    there is no manifest, or it was withdrawn.
     """
     refuse_unknown_features(cluster.repository.store, "write")
-    _check_packs(cluster, outer.packs)
+    if lease is not None:
+        # Not renewed again before the manifest is there: so it is there within one lease of the look at condemnations.
+        lease.renew()
+    check_packs(cluster, outer.packs)
     backup = BackupId(outer.info.backup)
     key = names.backup(cluster.uuid, backup)
     header = cluster.repository.header(ObjectType.MANIFEST, key, clock)
-    cluster.repository.store.put(key, encode_manifest(header, outer, inner, entries))
+    parts = encode_manifest(header, outer, inner, entries)
+    if lease is not None:
+        lease.check()
+    cluster.repository.store.put(key, parts)
+    try:
+        check_packs(cluster, outer.packs)
+    except Fault as fault:
+        # Only what is certain: after an outage nobody knows, and the lease still protects what was written.
+        if fault.code in ("backup-invalidated", "format-damaged"):
+            cluster.repository.store.delete(key)
+        raise
     return backup
 
 
-def _check_packs(cluster: Cluster, packs: Iterable[PackRef]) -> None:
-    """Every pack is there with its size: a store that was swapped under a running backup must not get its manifest."""
+def check_packs(cluster: Cluster, packs: Sequence[PackRef]) -> None:
+    """None is condemned, and every one is there with its size; backup-invalidated.
+
+    In this order: a sweep that has ended since the first look has left gaps for the second.  The sizes also tell a
+    store that was swapped under a running backup.
+    """
+    condemned = condemned_packs(cluster)
+    for pack in packs:
+        if pack.id in condemned:
+            raise Fault(
+                "backup-invalidated",
+                f"{names.pack(cluster.uuid, pack.id)} was condemned by a prune while the backup ran",
+                hint="back up again; a backup that keeps its lease does not meet this",
+            )
     prefix = names.packs(cluster.uuid)
     sizes = {stat.key: stat.size for stat in cluster.repository.store.list(prefix)}
     for pack in packs:

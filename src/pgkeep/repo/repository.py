@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Damaged, Fault
@@ -29,6 +30,8 @@ from pgkeep.values.ids import ClusterUuid, ObjectId
 
 Entropy = Callable[[int], bytes]
 KEY_LENGTH = 32
+KNOWN_FEATURES: Final = frozenset({"deletion.write", "moves.read"})
+"""What this version knows beyond format version 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,8 @@ def refuse_unknown_features(store: Store, what: str) -> None:
 
     Sections have their critical bit; this is the same for whole objects, such as the lists of what is being deleted.
     """
-    unknown = [part for part in store.list_parts(names.FEATURES) if part.endswith(f".{what}")]
+    there = store.list_parts(names.FEATURES)
+    unknown = [part for part in there if part.endswith(f".{what}") and part not in KNOWN_FEATURES]
     if unknown:
         raise Fault(
             "format-unsupported",
