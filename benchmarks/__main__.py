@@ -21,11 +21,12 @@ from benchmarks import bounds, report
 from benchmarks.archiving import drain_race, push_again_race
 from benchmarks.contenders import NAMES, contenders
 from benchmarks.data import SCALES, data_set
+from benchmarks.incremental import incremental_races
 from benchmarks.race import Course, Result, backup_race, clusters, restore_race
 from benchmarks.recovery import recovery_race
 from benchmarks.server import RaceError, Site, find_programs
 
-RACES = ("backup", "restore", "drain", "push-again", "recovery", "bounds")
+RACES = ("backup", "restore", "incremental", "drain", "push-again", "recovery", "bounds")
 
 
 def main() -> int:
@@ -130,6 +131,8 @@ def _races(course: Course, races: list[str]) -> Iterator[Result]:
         yield push_again_race(course)
     if "recovery" in races:
         yield recovery_race(course)
+    if "incremental" in races:
+        yield from incremental_races(course)
     if not {"backup", "restore"} & set(races):
         return
     with clusters(course) as servers:

@@ -57,9 +57,18 @@ class Contender(Protocol):
 
     def backup(self, server: Server) -> tuple[str, ...]: ...
 
+    def incremental(self, server: Server) -> tuple[str, ...]:
+        """What has changed since the last backup, as `backup` made it or an incremental one."""
+        ...
+
     @property
     def repository(self) -> Path:
         """Where everything is stored, the archived WAL included."""
+        ...
+
+    @property
+    def backups(self) -> tuple[Path, ...]:
+        """Where backups are stored, without WAL."""
         ...
 
     def restore(self, target: Path) -> tuple[str, ...]:
@@ -120,6 +129,13 @@ class PgBackRest:
     def backup(self, server: Server) -> tuple[str, ...]:
         return self._command("backup", "--type=full")
 
+    def incremental(self, server: Server) -> tuple[str, ...]:
+        return self._command("backup", "--type=incr")
+
+    @property
+    def backups(self) -> tuple[Path, ...]:
+        return (self.repository / "backup",)
+
     @property
     def repository(self) -> Path:
         return self._home / "repo1-path"
@@ -164,8 +180,20 @@ class PgBaseBackup:
         return self.archive_command
 
     def backup(self, server: Server) -> tuple[str, ...]:
-        words = (*self.tuning.split(), "--verbose", "-D", str(self.repository), "-d", server.conninfo)
+        return self._command(server, "full")
+
+    def incremental(self, server: Server) -> tuple[str, ...]:
+        before = max(self.repository.iterdir(), key=lambda path: path.stat().st_mtime)
+        number = sum(1 for _ in self.repository.iterdir())
+        return self._command(server, f"incremental-{number}", f"--incremental={before}/backup_manifest")
+
+    def _command(self, server: Server, folder: str, *more: str) -> tuple[str, ...]:
+        words = (*self.tuning.split(), *more, "--verbose", "-D", str(self.repository / folder), "-d", server.conninfo)
         return (self.site.program("pg_basebackup"), *words)
+
+    @property
+    def backups(self) -> tuple[Path, ...]:
+        return (self.repository,)
 
     @property
     def repository(self) -> Path:
@@ -186,6 +214,8 @@ class PgKeep:
     program: str
     name: str = "pgkeep"
     level: int | None = None
+    mode: str = "auto"
+    """How incremental backups find what has changed."""
 
     @property
     def version(self) -> str:
@@ -226,7 +256,14 @@ class PgKeep:
         return str(sql).partition("= '")[2].removesuffix("';").replace("''", "'")
 
     def backup(self, server: Server) -> tuple[str, ...]:
-        return (self.program, "--config", str(self._config), "backup", "--checkpoint", "fast")
+        return (self.program, "--config", str(self._config), "backup", "--mode", "full", "--checkpoint", "fast")
+
+    def incremental(self, server: Server) -> tuple[str, ...]:
+        return (self.program, "--config", str(self._config), "backup", "--mode", self.mode, "--checkpoint", "fast")
+
+    @property
+    def backups(self) -> tuple[Path, ...]:
+        return tuple(path for kind in ("packs", "backups") for path in self.repository.glob(f"*/{kind}"))
 
     @property
     def repository(self) -> Path:
@@ -237,12 +274,16 @@ class PgKeep:
 
     def phases(self, lines: Sequence[Line]) -> Phases:
         return Phases(
-            checkpoint=_between(lines, "waiting for the checkpoint", "copying the data directory"),
+            checkpoint=_between(lines, "waiting for the checkpoint", "looking for the backup to build on")
+            or _between(lines, "waiting for the checkpoint", "copying the data directory"),
             archive=_between(lines, "ending the backup on the server", "writing the manifest"),
         )
 
 
-NAMES = ("pgkeep", "pgkeep-level-3", "pgbackrest", "pgbackrest-level-2", "pgbackrest-no-block", "pg_basebackup")
+NAMES = (
+    "pgkeep", "pgkeep-lsn", "pgkeep-level-3", "pgbackrest", "pgbackrest-level-2", "pgbackrest-no-block",
+    "pg_basebackup",
+)  # fmt: skip
 
 
 def contenders(site: Site, names: Sequence[str], pgkeep: str | None, pgbackrest: str | None) -> tuple[Contender, ...]:
@@ -254,6 +295,8 @@ def _contender(site: Site, name: str, pgkeep: str | None, pgbackrest: str | None
     match name:
         case "pgkeep" if pgkeep:
             return PgKeep(site, pgkeep)
+        case "pgkeep-lsn" if pgkeep:
+            return PgKeep(site, pgkeep, name, mode="lsn")
         case "pgkeep-level-3" if pgkeep:
             return PgKeep(site, pgkeep, name, level=3)
         case "pgbackrest" if pgbackrest:

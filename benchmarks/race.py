@@ -85,8 +85,9 @@ def rounds(contenders: Sequence[Contender], pairs: int) -> list[list[Contender]]
 
 
 @contextlib.contextmanager
-def clusters(course: Course) -> Iterator[dict[str, Server]]:
-    """A running copy of the data set for each contender, with its archive_command; by contender's name."""
+def clusters(course: Course, settings: str = "") -> Iterator[dict[str, Server]]:
+    """A running copy of the data set for each contender, with its archive_command and `settings` (lines of
+    postgresql.conf); by contender's name."""
     site = course.site
     home = site.folder("clusters")
     with contextlib.ExitStack() as stack:
@@ -96,7 +97,7 @@ def clusters(course: Course) -> Iterator[dict[str, Server]]:
             shutil.rmtree(copy, ignore_errors=True)
             site.run("cp", "-a", "--reflink=auto", course.source.data, str(copy))
             archive = f"archive_mode=on\narchive_command='{contender.archive_command or '/bin/true'}'\n"
-            Server(site, copy, copy).configure(archive)
+            Server(site, copy, copy).configure(archive + settings)
             servers[contender.name] = stack.enter_context(running(site, copy))
         yield servers
 
@@ -111,7 +112,7 @@ def settle(read: Path) -> None:
     os.sync()
 
 
-def _await_archiver(server: Server) -> None:
+def await_archiver(server: Server) -> None:
     """The last backup's WAL must be out of the way before its repository is replaced."""
     deadline = time.monotonic() + _ARCHIVE_PATIENCE
     while any((server.data / "pg_wal" / "archive_status").glob("*.ready")):
@@ -125,7 +126,7 @@ def backup_race(course: Course, servers: dict[str, Server]) -> Result:
 
     def once(contender: Contender) -> Run:
         server = servers[contender.name]
-        _await_archiver(server)
+        await_archiver(server)
         contender.prepare(server)
         server.sql("checkpoint")
         settle(server.data)

@@ -61,7 +61,7 @@ _BACKUP_COLUMNS = (
     _Column("srv CPU s", lambda run: run.server_cpu, ".2f"),
 )
 _RECOVERY_COLUMNS = (_Column("in restore_command s", lambda run: run.phases.restoring, ".2f"),)
-_MORE_COLUMNS = {"backup": _BACKUP_COLUMNS, "recovery": _RECOVERY_COLUMNS}
+_MORE_COLUMNS = {"backup": _BACKUP_COLUMNS, "incremental": _BACKUP_COLUMNS, "recovery": _RECOVERY_COLUMNS}
 _RATIOS = (
     ("wall", lambda run: run.cost.wall),
     ("CPU", lambda run: run.cost.cpu),
