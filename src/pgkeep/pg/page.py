@@ -110,8 +110,9 @@ def _numbers(first_block: Blocks, n: int) -> U32:
 def dated_pages(buf: Buffer) -> tuple[U64, Mask]:
     """(pd_lsn of every page, whether it can be believed), shapes (n,), from the headers alone.
 
-    Not believed is the LSN of a page that PageIsVerified would refuse by its header, or that is new (pd_upper = 0), or
-    that no WAL has touched (LSN 0).  ValueError if `buf` is not whole pages.
+    Not believed is the LSN of a page that PageIsVerified would refuse by its header, or that is new (pd_upper = 0).  LSN
+    0 is believed: pages have it that were made at wal_level=minimal and never changed since.  ValueError if `buf` is
+    not whole pages.
     """
     return _dated(_header(_words(buf), 3))
 
@@ -125,7 +126,6 @@ def _dated(header: U64) -> tuple[U64, Mask]:
     first, second, third = header
     lsns = _lsns(first)
     dated: Mask = _sane(second, third)
-    dated &= lsns != 0
     dated &= second >> np.uint64(48) != 0
     return lsns, dated
 
