@@ -76,10 +76,15 @@ def spans(history: History, size: int, first: int, last: int) -> Iterator[Span]:
 
 def gaps(listing: Listing, history: History, first: int, last: int) -> tuple[Gap, ...]:
     """What is missing of the segments first..last along the lineage, ascending."""
-    return tuple(gap for span in spans(history, listing.segment_size, first, last) for gap in _missing(listing, span))
+    return tuple(gap for span in spans(history, listing.segment_size, first, last) for gap in missing(listing, span))
 
 
-def _missing(listing: Listing, span: Span) -> Iterator[Gap]:
+def missing(listing: Listing, span: Span) -> tuple[Gap, ...]:
+    """What the archive lacks of a span, ascending."""
+    return tuple(_holes(listing, span))
+
+
+def _holes(listing: Listing, span: Span) -> Iterator[Gap]:
     present = listing.segments.get(span.timeline, [])
     expected = span.first
     for at in range(bisect_left(present, span.first), len(present)):
@@ -115,22 +120,22 @@ def reach(listing: Listing, history: History, first: int) -> Reach:
     size = listing.segment_size
     last = newest(listing, history)
     expected = max(first - 1, proven_until(history, size), -1 if last is None else last.number)
-    missing = next(iter(gaps(listing, history, first, expected)), None)
-    reached = expected if missing is None else missing.first - 1
+    gap = next(iter(gaps(listing, history, first, expected)), None)
+    reached = expected if gap is None else gap.first - 1
     partial = None
-    if missing is None:
+    if gap is None:
         wanted = Segment(history.timeline, reached + 1)
         found = (one for one in listing.partials if one.segment == wanted)
         partial = max(found, key=lambda one: one.flush, default=None)
     end = Lsn((reached + 1) * size) if partial is None else partial.flush
     timeline = history.segment_timeline(reached + (partial is not None), size)
-    return Reach(first, reached, end, timeline, partial, missing)
+    return Reach(first, reached, end, timeline, partial, gap)
 
 
 def needs_gaps(listing: Listing, needs: WalNeeds) -> tuple[Gap, ...]:
     """What is missing of a backup's own WAL; empty when it can become consistent."""
     wanted = (Span(needed.timeline, needed.first, needed.last) for needed in needs.ranges)
-    return tuple(gap for span in wanted for gap in _missing(listing, span))
+    return tuple(gap for span in wanted for gap in missing(listing, span))
 
 
 def forks(histories: Iterable[History], timeline: int) -> tuple[Lsn, ...]:
