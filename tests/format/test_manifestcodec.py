@@ -216,7 +216,7 @@ def test_impossible_packs_are_damage(bad: PackRef) -> None:
 def test_flags_of_a_newer_version_are_refused() -> None:
     content = bytearray(4 + 84)
     content[0] = 1
-    content[-4] = 1
+    content[-4] = 2
     with pytest.raises(Fault) as caught:
         whole_manifest(reseal(forged(SectionType.PACKS, bytes(content)), SectionType.LIVE, b""), "x").outer()
     assert caught.value.code == "format-unsupported"

@@ -27,6 +27,7 @@ from pgkeep.repo.deleting import (
 from pgkeep.repo.features import DELETION
 from pgkeep.repo.lease import LEASE_SECONDS, SKEW_SECONDS, Lease, seen_leases
 from pgkeep.repo.pins import drop_pins, holds, pins, put_pin
+from pgkeep.repo.repository import Cluster
 from pgkeep.store.memory import MemoryStore
 from pgkeep.values.ids import BackupId, ObjectId
 from tests.format.samples import BACKUP, INFO, INNER, entropy
@@ -58,10 +59,11 @@ def made(clock: HandClock) -> Made:
     return make(Spied(clock))
 
 
-def condemn(made: Made, clock: HandClock, *packs: ObjectId) -> str:
-    key = names.condemned(made.cluster.uuid, ObjectId(entropy("condemned")(16)))
+def condemn(cluster: Cluster, clock: HandClock, *packs: ObjectId) -> str:
+    key = names.condemned(cluster.uuid, ObjectId(entropy("condemned")(16)))
     info = CondemnedInfo(writer="test", created="", lease=LEASE_SECONDS, skew=SKEW_SECONDS)
-    made.store.put(key, encode_condemned(made.repository.header(ObjectType.CONDEMNED, key, clock), info, packs))
+    header = cluster.repository.header(ObjectType.CONDEMNED, key, clock)
+    cluster.repository.store.put(key, encode_condemned(header, info, packs))
     return key
 
 
@@ -145,7 +147,7 @@ def test_marks_of_damage_come_and_go(made: Made, clock: HandClock) -> None:
 
 
 def test_nothing_is_committed_that_names_a_condemned_pack(made: Made, clock: HandClock) -> None:
-    key = condemn(made, clock, made.pack.id)
+    key = condemn(made.cluster, clock, made.pack.id)
     assert condemned_packs(made.cluster) == {made.pack.id}
     with pytest.raises(Fault) as caught:
         commit(made, clock, references(made))
@@ -165,7 +167,7 @@ def test_a_condemnation_that_comes_with_the_manifest_withdraws_it(made: Made, cl
         if gone:
             made.store.delete(names.pack(made.cluster.uuid, made.pack.id))
         else:
-            condemn(made, clock, made.pack.id)
+            condemn(made.cluster, clock, made.pack.id)
 
     packs = references(made)
     assert isinstance(made.store, Spied)
@@ -202,7 +204,7 @@ def test_a_lease_that_runs_out_while_packs_are_looked_at_commits_nothing(made: M
 
 
 def test_a_list_of_condemned_packs_that_cannot_be_read_forbids_to_commit(made: Made, clock: HandClock) -> None:
-    key = condemn(made, clock, made.pack.id)
+    key = condemn(made.cluster, clock, made.pack.id)
     data = bytearray(made.store.get(key))
     data[-1] ^= 1
     made.store.delete(key)
@@ -214,8 +216,8 @@ def test_a_list_of_condemned_packs_that_cannot_be_read_forbids_to_commit(made: M
 
 def test_more_packs_than_one_list_may_hold_are_a_mistake(made: Made, clock: HandClock) -> None:
     packs = [ObjectId(number.to_bytes(16)) for number in range(MAX_CONDEMNED + 1)]
-    key = condemn(made, clock, *packs[1:])
+    key = condemn(made.cluster, clock, *packs[1:])
     assert condemned_packs(made.cluster) == frozenset(packs[1:])
     made.store.delete(key)
     with pytest.raises(ValueError, match="limit"):
-        condemn(made, clock, *packs)
+        condemn(made.cluster, clock, *packs)

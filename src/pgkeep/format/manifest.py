@@ -227,6 +227,8 @@ class PackRef:
     frames: int
     live: bytes
     """Bitmap of live frames, least significant bit first, ceil(frames / 8) bytes."""
+    gone: bool = False
+    """The origin was moved to other packs: its frames are found through `moves`."""
 
 
 @dataclass(frozen=True, slots=True)

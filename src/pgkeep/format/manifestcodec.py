@@ -46,6 +46,7 @@ from pgkeep.format.manifest import (
     Unit,
     WalNeeds,
 )
+from pgkeep.format.packtable import GONE, KNOWN_FLAGS, Rows, pack_rows
 from pgkeep.format.record import Record, decode_record, decode_rows, encode_record, encode_rows
 from pgkeep.format.section import (
     Directory,
@@ -139,8 +140,9 @@ def _pack_sections(packs: Sequence[PackRef]) -> Iterator[StoredSection]:
 def _encode_pack(pack: PackRef) -> bytes:
     f = pack.footer
     return _PACK_ROW.pack(
-        pack.id, f.object_length, f.offset, f.digest, f.length, f.lsns_end, f.frames_end, pack.frames, 0
-    )
+        pack.id, f.object_length, f.offset, f.digest, f.length, f.lsns_end, f.frames_end, pack.frames,
+        GONE if pack.gone else 0,
+    )  # fmt: skip
 
 
 def _inner_sections(inner: Inner, entries: Iterable[Entry]) -> Iterator[StoredSection]:
@@ -219,6 +221,15 @@ class ManifestReader:
         for table, bitmap in zip(tables, live, strict=True):
             yield from _decode_packs(self._content(table), self._content(bitmap), self.obj)
 
+    def pack_columns(self) -> Iterator[tuple[Rows, bytes]]:
+        """As `packs`, a section at a time, as columns (`packtable.PACK_ROW`) and their bitmaps, back to back."""
+        tables, live = self.directory.of(SectionType.PACKS), self.directory.of(SectionType.LIVE)
+        if len(tables) != len(live):
+            raise Damaged(self.obj, f"holds {len(tables)} pack tables and {len(live)} bitmaps of live frames")
+        for table, bitmap in zip(tables, live, strict=True):
+            bits = self._content(bitmap)
+            yield pack_rows(self._content(table), bits, self.obj), bits
+
     def outer(self) -> Outer:
         packs = list(islice(self.packs(), MAX_PACKS + 1))
         if len(packs) > MAX_PACKS:
@@ -291,13 +302,13 @@ def _decode_packs(content: bytes, live: bytes, obj: str) -> Iterator[PackRef]:
     at = 0
     for row in _PACK_ROW.iter_unpack(memoryview(content)[_COUNT.size :]):
         pack_id, total, offset, digest, length, lsns_end, frames_end, frames, flags = row
-        if flags:
+        if flags & ~KNOWN_FLAGS:
             raise Fault("format-unsupported", f"{obj}: pack with unknown flags", hint="use a newer pgkeep", object=obj)
         place = FooterPlace(total, offset, length, lsns_end, frames_end, digest)
         end = at + (frames + 7) // 8
         if frames > MAX_FRAMES or not place.is_possible() or end > len(live):
             raise Damaged(obj, f"the row of pack {pack_id.hex()} in its pack table is impossible")
-        yield PackRef(ObjectId(pack_id), place, frames, live[at:end])
+        yield PackRef(ObjectId(pack_id), place, frames, live[at:end], bool(flags & GONE))
         at = end
     if at != len(live):
         raise Damaged(obj, "bitmap of live frames does not fit the pack table")
