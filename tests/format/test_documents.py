@@ -112,6 +112,7 @@ def test_object_types() -> None:
         (ObjectType.CONDEMNED, names.condemned(CLUSTER, ObjectId(bytes(16)))),
         (ObjectType.PIN, names.pin(CLUSTER, BACKUP, ObjectId(bytes(16)))),
         (ObjectType.DAMAGED, names.damaged(CLUSTER, ObjectId(bytes(16)))),
+        (ObjectType.PRUNED, names.pruned_record(CLUSTER, ObjectId(bytes(16)))),
         (ObjectType.FEATURE, names.feature("deletion.read")),
         (ObjectType.WAL_CLAIM, names.claim(CLUSTER, 7, 10, 0)),
         (ObjectType.WAL_CLAIM, names.claim(CLUSTER, 7, 10, 2).removesuffix(".2")),
@@ -164,7 +165,8 @@ RECORDS = [
         "RepositoryInfo", "ClearKeys", "IncarnationInfo", "ClaimInfo",
     )),
     *(("objects.md", getattr(deletion, name)) for name in (
-        "FeatureInfo", "LeaseInfo", "RetiredInfo", "CondemnedInfo", "PinInfo", "DamagedInfo",
+        "FeatureInfo", "LeaseInfo", "RetiredInfo", "CondemnedInfo", "PinInfo", "PinWindow", "DamagedInfo",
+        "PrunedInfo", "PrunedRange",
     )),
     *(("objects.md", getattr(windex, name)) for name in (
         "WalIndexInfo", "IndexedSegment", "IndexedPoint", "IndexedTablespace",

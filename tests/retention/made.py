@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from pgkeep.retention.facts import ArchiveFacts, BackupFacts, Hold, Leased, RetentionFacts, Unreadable, WalObject
+from pgkeep.repo.walstock import WalObject
+from pgkeep.retention.facts import ArchiveFacts, BackupFacts, Hold, Leased, RetentionFacts, Unreadable
 from pgkeep.retention.plan import RetentionPlan, plan_retention
 from pgkeep.retention.policy import KeepPolicy
 from pgkeep.values.ids import BackupId

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
+import msgspec
+
 from pgkeep.errors import Damaged
 from pgkeep.format.header import Header
 from pgkeep.format.limits import MAX_CONDEMNED
 from pgkeep.format.objects import decode_contents, encode_object, required
-from pgkeep.format.record import Record, Small, decode_record
+from pgkeep.format.record import Natural, Record, Small, TimelineId, decode_record
 from pgkeep.format.section import SectionType
 from pgkeep.values.ids import ObjectId
 
@@ -64,15 +66,27 @@ class CondemnedInfo(Record, frozen=True, kw_only=True):
     """Seconds that are waited besides."""
 
 
+class PinWindow(Record, frozen=True, kw_only=True):
+    """A span of which every moment is held, from a pinned backup on, along the lineage of a timeline."""
+
+    begin: str
+    """ISO 8601, as is `end`."""
+    end: str
+    timeline: TimelineId
+    why: str
+
+
 class PinInfo(Record, frozen=True, kw_only=True):
     """INFO of a pin: one row of a backup's story of being held."""
 
     backup: str
     why: str
+    """Of holding the backup itself; empty when only its windows are held."""
     until: str | None
     by: str
     released: bool
     created: str = ""
+    windows: list[PinWindow] = msgspec.field(default_factory=list)
 
 
 class DamagedInfo(Record, frozen=True, kw_only=True):
@@ -82,6 +96,23 @@ class DamagedInfo(Record, frozen=True, kw_only=True):
     problem: str
     writer: str
     created: str
+
+
+class PrunedRange(Record, frozen=True, kw_only=True):
+    """Segments first..last of a timeline that a prune took out of the archive."""
+
+    system_id: Natural
+    timeline: TimelineId
+    first: Natural
+    last: Natural
+
+
+class PrunedInfo(Record, frozen=True, kw_only=True):
+    """INFO of the record of what prunes took out of a cluster's WAL archives."""
+
+    writer: str
+    created: str
+    ranges: list[PrunedRange]
 
 
 def encode_condemned(header: Header, info: CondemnedInfo, packs: Iterable[ObjectId]) -> list[bytes]:

@@ -50,6 +50,7 @@ class ObjectType(IntEnum):
     LEASE = 17
     FEATURE = 18
     DAMAGED = 19
+    PRUNED = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,3 +123,11 @@ def damaged_marks(cluster: ClusterUuid) -> str:
 
 def damaged(cluster: ClusterUuid, pack_id: ObjectId) -> str:
     return f"{cluster}/damaged/{pack_id}"
+
+
+def pruned_records(cluster: ClusterUuid) -> str:
+    return f"{cluster}/pruned/"
+
+
+def pruned_record(cluster: ClusterUuid, record_id: ObjectId) -> str:
+    return f"{cluster}/pruned/{record_id}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 from pgkeep.catalog.continuity import Span, missing, spans
 from pgkeep.repo.walarchive import Listing
+from pgkeep.repo.walstock import WalObject
 from pgkeep.values.ids import BackupId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, last_segment_number
@@ -57,20 +58,6 @@ class Unreadable:
 
     backup: BackupId
     problem: str
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class WalObject:
-    """An archived segment, partial segment or .backup file: its timeline and segment number, stored bytes, and when it
-    was archived by the store's clock."""
-
-    timeline: int
-    number: int
-    name: str
-    """Of the WAL file; of a partial segment with its flush position."""
-    bytes: int
-    archived: datetime
-    is_segment: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,7 +144,10 @@ class RetentionFacts:
     leases: tuple[Leased, ...] = ()
     proven: frozenset[BackupId] = frozenset()
     """Those that a drill has restored."""
-    packs: tuple[PackGroup, ...] = field(default=())
+    packs: tuple[PackGroup, ...] | None = ()
+    """None: not known, because a manifest cannot be read."""
+    leaving: tuple[BackupFacts, ...] = ()
+    """Marked as retired, and still there: they count for nothing, and go."""
 
     def archive(self, system_id: int) -> ArchiveFacts | None:
         return next((one for one in self.archives if one.system_id == system_id), None)

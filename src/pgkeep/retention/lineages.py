@@ -17,7 +17,8 @@ from typing import Final
 
 from pgkeep.catalog.timelines import continues, lives_beside, with_wal
 from pgkeep.errors import Fault
-from pgkeep.retention.facts import ArchiveFacts, BackupFacts, RetentionFacts, WalObject
+from pgkeep.repo.walstock import WalObject
+from pgkeep.retention.facts import ArchiveFacts, BackupFacts, RetentionFacts
 from pgkeep.retention.policy import show_span
 from pgkeep.values.ids import BackupId
 from pgkeep.values.lsn import Lsn

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from pgkeep.retention.facts import ArchiveFacts, BackupFacts, RetentionFacts, WalObject
+from pgkeep.repo.walstock import WalObject
+from pgkeep.retention.facts import ArchiveFacts, BackupFacts, RetentionFacts
 from pgkeep.retention.lineages import Lineage
 from pgkeep.retention.policy import KeepPolicy
 from pgkeep.values.ids import BackupId

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from itertools import groupby, islice
 
+from pgkeep.catalog.timelines import continues
+from pgkeep.repo.walstock import WalObject
 from pgkeep.retention.calendar import representatives, succession
-from pgkeep.retention.facts import ArchiveFacts, BackupFacts, Hold, RetentionFacts, Unreadable, WalObject
+from pgkeep.retention.facts import ArchiveFacts, BackupFacts, Hold, RetentionFacts, Unreadable
 from pgkeep.retention.lineages import Lineage, lineages
 from pgkeep.retention.needs import (
     NeededWal,
@@ -88,10 +90,13 @@ class GoingWal:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What the plan frees, in bytes of the store: packs that no remaining backup names, and WAL."""
+    """What the plan frees, in bytes of the store: packs that no remaining backup names, and WAL.
 
-    packs: int
-    pack_bytes: int
+    None for packs while a manifest cannot be read: nobody knows which packs it names, so none is deleted.
+    """
+
+    packs: int | None
+    pack_bytes: int | None
     segments: int
     wal_bytes: int
 
@@ -136,7 +141,9 @@ def plan_retention(
             reasons.add(base.backup, _window_reason(policy, window))
     needed = tuple(_needed(facts, found, shown, reasons.kept))
     wal = tuple(one for archive in facts.archives for one in _going_wal(archive, needed))
-    goes = tuple(Going(one.backup, one, _note(one, facts)) for one in reasons.others())
+    going = [Going(one.backup, one, _note(one, facts)) for one in reasons.others()]
+    going += [Going(one.backup, one, "an earlier prune has retired it") for one in facts.leaving]
+    goes = tuple(sorted(going, key=lambda one: one.backup))
     return RetentionPlan(
         policy,
         anchor,
@@ -257,8 +264,8 @@ Shown = Sequence[tuple[Lineage, Window, BackupFacts | None]]
 def _needed(
     facts: RetentionFacts, found: Sequence[Lineage], shown: Shown, kept: Iterable[BackupId]
 ) -> Iterator[NeededWal]:
-    names = set(kept)
-    for backup in facts.backups:
+    names = {*kept, *(backup.backup for backup in facts.leaving)}
+    for backup in (*facts.backups, *facts.leaving):
         if backup.backup in names:
             yield from of_backup(backup, f"makes {backup.backup} consistent")
     for lineage, window, base in shown:
@@ -287,24 +294,26 @@ def _anchor_of(lineage: Lineage, facts: RetentionFacts) -> BackupFacts:
 
 def _needed_by_people(facts: RetentionFacts, found: Sequence[Lineage]) -> Iterator[NeededWal]:
     """WAL of held windows, and behind the backups that a restore reads."""
-    backups = {backup.backup: backup for backup in facts.backups}
+    backups = {backup.backup: backup for backup in (*facts.backups, *facts.leaving)}
     for hold in facts.holds:
         base = backups.get(hold.backup)
         if hold.window is not None and base is not None:
-            lineage = _lineage_of(base, found, hold.window.timeline)
-            last = _segment_after(lineage, hold.window.end)
-            yield from behind(base, lineage, f"hold: {hold.note}", last)
+            for lineage in _lineages_of(base, found):
+                if hold.window.timeline in lineage.history.timelines():
+                    last = _segment_after(lineage, hold.window.end)
+                    yield from behind(base, lineage, f"hold: {hold.note}", last)
     for lease in facts.leases:
         for name in lease.backups if lease.reads_wal else ():
             if (base := backups.get(name)) is not None:
-                for lineage in (one for one in found if base in one.reachable):
+                for lineage in _lineages_of(base, found):
                     yield from behind(base, lineage, f"needed by {lease.what}")
 
 
-def _lineage_of(backup: BackupFacts, found: Sequence[Lineage], timeline: int) -> Lineage:
-    """The lineage of a backup that passes through a timeline, else any that continues it."""
-    holding = [one for one in found if backup in one.reachable]
-    return next((one for one in holding if timeline in one.history.timelines()), holding[0])
+def _lineages_of(backup: BackupFacts, found: Sequence[Lineage]) -> Iterator[Lineage]:
+    """The lineages along which a backup can be recovered."""
+    for lineage in found:
+        if lineage.system_id == backup.system_id and continues(lineage.history, backup.timeline, backup.stop_lsn):
+            yield lineage
 
 
 def _segment_after(lineage: Lineage, moment: datetime) -> int | None:
@@ -334,10 +343,10 @@ def _going_wal(archive: ArchiveFacts, needed: Iterable[NeededWal]) -> Iterator[G
 
 def _freed(facts: RetentionFacts, goes: Sequence[Going], wal: Sequence[GoingWal]) -> Freed:
     gone = frozenset(one.backup for one in goes)
-    free = [group for group in facts.packs if group.owners <= gone]
+    free = None if facts.packs is None else [group for group in facts.packs if group.owners <= gone]
     return Freed(
-        sum(group.packs for group in free),
-        sum(group.bytes for group in free),
+        None if free is None else sum(group.packs for group in free),
+        None if free is None else sum(group.bytes for group in free),
         sum(one.segments for one in wal),
         sum(one.bytes for one in wal),
     )
