@@ -20,11 +20,14 @@ from tests.repo.made import Made, make
 from pgkeep.catalog.verification import VerifyReport, verify
 from pgkeep.clock import SystemClock
 from pgkeep.errors import Fault
-from pgkeep.events import Event, Phase, silent
+from pgkeep.events import Event, Phase, Warned, silent
 from pgkeep.format.manifest import Outer
-from pgkeep.repo.backups import write_backup
+from pgkeep.repo.backups import backup_ids, read_manifest, write_backup
+from pgkeep.repo.deleting import damaged_packs
+from pgkeep.repo.repository import Cluster as RepositoryCluster
 from pgkeep.repo.repository import cluster_named, open_repository
 from pgkeep.store.open import create_store, open_store
+from pgkeep.store.wrap.read_only import ReadOnlyStore
 
 
 @pytest.fixture
@@ -89,6 +92,13 @@ def _flipped_bytes(kept: Kept, copy: Path) -> None:
                 assert sum(not verdict.is_sound for verdict in report.backups) == 1, path
             path.write_bytes(whole)
     assert _verify(root).is_sound
+
+
+def _users(root: Path, pack: str) -> set[str]:
+    """The backups that name a pack."""
+    cluster = cluster_named(open_repository(open_store(str(root))), "main")
+    tables = {backup: read_manifest(cluster, backup).outer.packs for backup in backup_ids(cluster)}
+    return {backup for backup, packs in tables.items() if pack in [str(each.id) for each in packs]}
 
 
 def _missing_objects(kept: Kept, copy: Path, first: str, second: str) -> None:
@@ -195,3 +205,29 @@ def test_a_worker_that_dies_is_no_verdict(tmp_path: Path) -> None:
         with pytest.raises(Fault) as caught:
             verify(made.cluster, pool, SystemClock(), silent)
     assert caught.value.code == "worker-died"
+
+
+def test_damage_is_remembered_until_it_is_mended(tmp_path: Path) -> None:
+    made = make(create_store(str(tmp_path / "repository")))
+    key = f"{made.cluster.uuid}/packs/{made.pack.id}"
+    sound = made.store.get(key)
+    flipped = bytearray(sound)
+    flipped[600] ^= 1
+
+    def check(cluster: RepositoryCluster) -> tuple[bool, list[str]]:
+        said: list[Event] = []
+        with ThreadPoolExecutor(1) as pool:
+            report = verify(cluster, pool, SystemClock(), said.append)
+        return report.is_sound, [event.code for event in said if isinstance(event, Warned)]
+
+    assert damaged_packs(made.cluster) == frozenset()
+    made.store.delete(key)
+    made.store.put(key, [bytes(flipped)])
+    read_only = cluster_named(open_repository(ReadOnlyStore(made.store)), "main")
+    assert check(read_only) == (False, ["lease-unwritten", "mark-unwritten"])
+    assert check(made.cluster) == (False, [])
+    assert damaged_packs(made.cluster) == {made.pack.id}
+    made.store.delete(key)
+    made.store.put(key, [sound])
+    check(made.cluster)
+    assert damaged_packs(made.cluster) == frozenset()

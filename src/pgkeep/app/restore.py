@@ -15,6 +15,7 @@ from pgkeep.events import Announce, Warned
 from pgkeep.pg.account import Account, can_run
 from pgkeep.pg.primary import PrimaryState, ask_primary, primary_of
 from pgkeep.pg.runtime import answers_version
+from pgkeep.repo.keeping import kept
 from pgkeep.restore import job, preflight
 from pgkeep.restore.job import PreparedRestore, RestoreRequest, plan_restore, server_zone
 from pgkeep.restore.moment import Zone, parse_moment
@@ -156,10 +157,12 @@ class RestoreResult:
 
 def carry_out(prepared: PreparedRestore, clock: Clock, announce: Announce, *, start: bool) -> RestoreResult:
     """Write the plan's files, and `start` the server; faults of `materialise` and `start_restored`."""
-    began = clock.monotonic()
-    written = job.carry_out(prepared, announce)
-    seconds = clock.monotonic() - began
-    recovered = start_restored(prepared.plan, announce) if start else None
+    backup = BackupId(prepared.plan.backup.backup)
+    with kept(prepared.cluster, clock, announce, purpose="restore", bases=[backup]):
+        began = clock.monotonic()
+        written = job.carry_out(prepared, announce)
+        seconds = clock.monotonic() - began
+        recovered = start_restored(prepared.plan, announce) if start else None
     return RestoreResult(prepared.plan, written, seconds, recovered)
 
 

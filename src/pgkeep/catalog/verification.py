@@ -18,7 +18,7 @@ from pgkeep.catalog.continuity import Gap, gaps, needs_gaps, newest
 from pgkeep.catalog.timelines import continues, read_timelines
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
-from pgkeep.events import Announce, Phase, Progress
+from pgkeep.events import Announce, Phase, Progress, Warned
 from pgkeep.format import names
 from pgkeep.format.header import ObjectType
 from pgkeep.format.objects import IncarnationInfo
@@ -32,6 +32,8 @@ from pgkeep.repo.check import (
     check_wal,
     is_damage,
 )
+from pgkeep.repo.deleting import damaged_packs, mark_damaged, unmark_damaged
+from pgkeep.repo.keeping import kept
 from pgkeep.repo.repository import Cluster, damaged_incarnations
 from pgkeep.repo.walarchive import Listing, WalArchive
 from pgkeep.values.ids import BackupId, ClusterUuid, ObjectId
@@ -155,7 +157,15 @@ class _Findings:
 
 
 def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announce) -> VerifyReport:
-    """Read everything.  Damage is in the report; faults are those of the store (store-unreachable ...)."""
+    """Read everything.  Damage is in the report; faults are those of the store (store-unreachable ...).
+
+    Damaged packs are marked, so that no backup inherits from them; marks of sound ones go.
+    """
+    with kept(cluster, clock, announce, purpose="verify", bases=backup_ids(cluster)):
+        return _verify(cluster, executor, clock, announce)
+
+
+def _verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announce) -> VerifyReport:
     began = clock.monotonic()
     announce(Phase("manifests", "reading the manifests"))
     findings = _Findings()
@@ -168,6 +178,7 @@ def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announc
         for checked in answer:
             findings.add(checked)
         announce(Progress(done, len(tasks), findings.bytes, "objects"))
+    _mark(cluster, manifests.values(), findings, clock, announce)
     listed = [(archive, archive.listing()) for archive in archives]
     wal = tuple(problem for pair in listed for problem in _wal_problems(*pair, manifests, findings))
     # Only what was read: a backup that came meanwhile is the next run's.
@@ -176,6 +187,22 @@ def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announc
     seconds = clock.monotonic() - began
     problems = tuple(f"{one.fault.message}; what belongs to it is out of reach" for one in damaged)
     return VerifyReport(verdicts, wal, problems, findings.packs, findings.wal_objects, findings.bytes, seconds)
+
+
+def _mark(
+    cluster: Cluster, manifests: Iterable[Manifest], findings: _Findings, clock: Clock, announce: Announce
+) -> None:
+    """Remember which packs are damaged.  A repository that cannot be written is verified all the same."""
+    packs = {pack.id for manifest in manifests for pack in manifest.outer.packs}
+    damaged = {pack: found for pack in packs if (found := findings.damage.get(names.pack(cluster.uuid, pack)))}
+    try:
+        for pack in damaged_packs(cluster) & packs - damaged.keys():
+            unmark_damaged(cluster, pack)
+        for pack, problems in damaged.items():
+            mark_damaged(cluster, pack, problems[0], clock)
+    except Fault as fault:
+        text = f"it cannot be remembered which packs are damaged ({fault.message})"
+        announce(Warned("mark-unwritten", text, "back up in full until they are replaced, and verify again"))
 
 
 def _manifests(cluster: Cluster, findings: _Findings) -> dict[BackupId, Manifest]:
