@@ -23,10 +23,11 @@ from pgkeep.format.frame import FrameKind
 from pgkeep.format.manifest import Unit
 from pgkeep.repo.packreader import PackReader
 from pgkeep.restore import linux
+from pgkeep.restore.filewriter import FILES_OPEN
 from pgkeep.restore.gather import gather
 from pgkeep.restore.layout import ROW, Rows, TargetFile, part_of
 from pgkeep.restore.tree import Tree, io_fault
-from pgkeep.restore.worker import FILES_OPEN, Done, RestoreWorker, Task, WorkerSettings
+from pgkeep.restore.worker import Done, RestoreWorker, Task, WorkerSettings
 
 CHUNK: Final = 256 << 10
 """Bytes read and hashed at a time, which the processor's cache holds (1 MiB: 5 % slower)."""
@@ -73,7 +74,7 @@ class DeltaWorker(RestoreWorker):
         pages, other = rows[rows["unit"] == Unit.PAGES], rows[rows["unit"] == Unit.BYTES]
         self._mend_pages(reader, pages, task.files)
         self._mend_bytes(reader, other, task.files)
-        self._writer.flush()
+        self._writer.drain()
         examined = int(pages["count"].sum()) * reader.page_size + int(other["count"].sum())
         return Compared(written=self._writer.taken(), examined=examined)
 
@@ -88,7 +89,7 @@ class DeltaWorker(RestoreWorker):
         for piece in gather(reader, FrameKind.PAGES, *columns):
             number = numbers[piece.run]
             self._writer.write(number, files[number], (starts[piece.run] + piece.skipped) * size, piece.data)
-        self._writer.flush()
+        self._writer.drain()
         for number in set(numbers):
             self._local.start_writing(number, files[number])
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # How often a put may lose its directory to a concurrent delete before it gives up.
 _FOLDER_ATTEMPTS = 50
+# Bytes from which an object is written past the page cache: packs; a segment of WAL may be read again soon.
+_DIRECT_FROM = 32 << 20
 _PLAIN_URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-~/")
 
 
@@ -235,7 +237,7 @@ class LocalStore:
         folder = self._folder(key)
         descriptor, temporary = self._create_temporary(key)
         try:
-            files.write_all(descriptor, parts)
+            _write_parts(descriptor, parts)
             os.fsync(descriptor)
             # Ours or not: whoever made these directories may not have got to their fsync yet.
             self._sync_down_to(folder)
@@ -366,3 +368,12 @@ class LocalStore:
                 os.unlink(path)
                 return True
         return False
+
+
+def _write_parts(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
+    if sum(len(part) for part in parts) < _DIRECT_FROM:
+        files.write_all(descriptor, parts)
+        return
+    from pgkeep.store import direct
+
+    direct.write_all(descriptor, parts)

@@ -1,0 +1,128 @@
+"""FileWriter: pieces of files, collected into large writes that a thread makes while the next ones are being filled.
+
+Rules of this file:
+
+1. Neighbouring pieces are copied into one aligned buffer.  Whole blocks of a large file go past the page cache
+   (store.direct): finding memory for gigabytes that nobody reads soon costs more than all else a restore does, and
+   many times as much where memory is in small pieces (docs/decisions/0012-direct-writes.md).  The rest goes through it.
+2. One thread makes all calls on the files, in the order in which they were handed over; so a file is closed after its
+   last write, and its O_DIRECT is switched between writes.
+3. What a write met is raised at the latest by `drain`.  What was drained is with the kernel; fsync makes it durable.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
+from typing import Final
+
+from pgkeep.errors import Damaged
+from pgkeep.restore import linux
+from pgkeep.restore.layout import TargetFile
+from pgkeep.restore.tree import Tree, io_fault
+from pgkeep.store import direct
+
+WRITE_SIZE: Final = 1 << 20
+"""Bytes of one write at most."""
+DIRECT_FROM: Final = 128 << 10
+"""Bytes from which a write goes past the page cache; the kernel gathers smaller ones better."""
+ALLOCATE_FROM: Final = 256 << 10
+"""Files of this size and more get their space before they are written, in one piece."""
+FILES_OPEN: Final = 96
+_BUFFERS: Final = 3
+"""One is filled, one is written, one waits."""
+
+
+class FileWriter:
+    """See the module's docstring.  Not for several threads at once."""
+
+    def __init__(self, trees: Sequence[Tree]) -> None:
+        self._trees = trees
+        self._open: OrderedDict[int, int] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1, "file-writer")
+        self._pending: deque[Future[None]] = deque()
+        self._buffers = cycle([memoryview(mmap.mmap(-1, WRITE_SIZE)) for _ in range(_BUFFERS)])
+        self._buffer = next(self._buffers)
+        self._number = -1
+        self._file: TargetFile | None = None
+        self._start = 0
+        self._size = 0
+        self._taken = 0
+
+    def write(self, number: int, file: TargetFile, offset: int, data: memoryview) -> None:
+        """`data` belongs at byte `offset` of file `number`."""
+        if offset + len(data) > file.size:
+            raise Damaged(os.fsdecode(file.path), f"is placed beyond its {file.size} bytes by its extents")
+        at = 0
+        while at < len(data):
+            if number != self._number or offset + at != self._start + self._size or self._size == WRITE_SIZE:
+                self.flush()
+                self._number, self._file, self._start = number, file, offset + at
+            taken = min(WRITE_SIZE - self._size, len(data) - at)
+            self._buffer[self._size : self._size + taken] = data[at : at + taken]
+            self._size += taken
+            at += taken
+
+    def flush(self) -> None:
+        """Hand over what was collected."""
+        if self._file is None or not self._size:
+            return
+        descriptor = self._descriptor(self._number, self._file)
+        path = self._trees[self._file.root].full(self._file.path)
+        self._submit(_write, descriptor, self._buffer[: self._size], self._start, path)
+        while len(self._pending) >= _BUFFERS:
+            self._pending.popleft().result()
+        self._taken += self._size
+        self._buffer, self._size, self._number = next(self._buffers), 0, -1
+
+    def drain(self) -> None:
+        """Wait until everything is written."""
+        self.flush()
+        while self._pending:
+            self._pending.popleft().result()
+
+    def taken(self) -> int:
+        """Bytes written since the last call."""
+        taken, self._taken = self._taken, 0
+        return taken
+
+    def close(self) -> None:
+        """Close all files; more may be written, to files that are opened anew."""
+        self.drain()
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open.clear()
+
+    def _descriptor(self, number: int, file: TargetFile) -> int:
+        if (known := self._open.get(number)) is not None:
+            self._open.move_to_end(number)
+            return known
+        descriptor = self._trees[file.root].create(file.path, file.mode)
+        self._open[number] = descriptor
+        if file.size >= ALLOCATE_FROM:
+            try:
+                linux.allocate(descriptor, file.size)
+            except OSError as error:
+                raise io_fault(error, self._trees[file.root].full(file.path)) from error
+        if len(self._open) > FILES_OPEN:
+            self._submit(os.close, self._open.popitem(last=False)[1])
+        return descriptor
+
+    def _submit(self, call: Callable[..., None], *arguments: object) -> None:
+        self._pending.append(self._thread.submit(call, *arguments))
+
+
+def _write(descriptor: int, data: memoryview, offset: int, path: str) -> None:
+    """Whole blocks past the page cache if they are many, the rest through it."""
+    try:
+        whole = len(data) // direct.BLOCK * direct.BLOCK
+        is_direct = whole >= DIRECT_FROM and offset % direct.BLOCK == 0
+        done = direct.write_at(descriptor, data[:whole], offset) if is_direct else 0
+        while done < len(data):
+            done += os.pwrite(descriptor, data[done:], offset + done)
+    except OSError as error:
+        raise io_fault(error, path) from error

@@ -1,0 +1,84 @@
+"""FileWriter: what is written in pieces, in any order, by a thread, arrives; what fails is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from pgkeep.errors import Damaged, Fault
+from pgkeep.restore import filewriter
+from pgkeep.restore.filewriter import FILES_OPEN, WRITE_SIZE, FileWriter
+from pgkeep.restore.layout import TargetFile
+from pgkeep.restore.tree import Tree
+
+SIZES = (1, 8192, 300_000, WRITE_SIZE, 3 * WRITE_SIZE + 8192, 2 * WRITE_SIZE + 4097)
+
+
+def writer_at(path: Path) -> FileWriter:
+    return FileWriter([Tree(os.path.realpath(path))])
+
+
+def target(name: str, size: int) -> TargetFile:
+    return TargetFile(0, name.encode(), size, 0o600)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("piece", [4096, 8192, 128 << 10, 5000, 3 << 20])
+def test_pieces_in_order(tmp_path: Path, size: int, piece: int) -> None:
+    data = os.urandom(size)
+    writer = writer_at(tmp_path)
+    for at in range(0, size, piece):
+        writer.write(0, target("file", size), at, memoryview(data)[at : at + piece])
+    writer.drain()
+    assert (tmp_path / "file").read_bytes() == data
+    assert writer.taken() == size
+    assert writer.taken() == 0
+    writer.close()
+
+
+def test_many_files_in_scattered_pieces(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """More files than stay open; buffers are used again while earlier ones are still being written."""
+    seed = random.randrange(1 << 32)
+    print("seed", seed)
+    draw = random.Random(seed)
+    contents = {n: draw.randbytes(draw.randrange(1, 700_000)) for n in range(FILES_OPEN + 20)}
+    pieces = []
+    for number, data in contents.items():
+        at = 0
+        while at < len(data):
+            length = draw.choice([100, 8192, 65536, 200_000])
+            pieces.append((number, at, data[at : at + length]))
+            at += length
+    blocks = [pieces[at : at + 3] for at in range(0, len(pieces), 3)]
+    draw.shuffle(blocks)
+    writer = writer_at(tmp_path)
+    for number, at, data in (piece for block in blocks for piece in block):
+        writer.write(number, target(str(number), len(contents[number])), at, memoryview(data))
+    writer.close()
+    for number, data in contents.items():
+        assert (tmp_path / str(number)).read_bytes() == data
+
+
+def test_a_failed_write_is_told_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = writer_at(tmp_path)
+    monkeypatch.setattr(filewriter.os, "pwrite", full)
+    writer.write(0, target("file", 8192), 0, memoryview(bytes(8192)))
+    with pytest.raises(Fault) as fault:
+        writer.drain()
+    assert fault.value.code == "target-space"
+    assert "file" in str(fault.value)
+
+
+def test_nothing_is_written_beyond_a_files_end(tmp_path: Path) -> None:
+    writer = writer_at(tmp_path)
+    with pytest.raises(Damaged):
+        writer.write(0, target("file", 10), 5, memoryview(bytes(6)))
+    writer.close()
+    assert not (tmp_path / "file").exists()
