@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from pgkeep.errors import Damaged, Fault
-from pgkeep.restore import filewriter
 from pgkeep.restore.filewriter import FILES_OPEN, WRITE_SIZE, FileWriter
 from pgkeep.restore.layout import TargetFile
 from pgkeep.restore.tree import Tree
@@ -68,7 +67,7 @@ def test_a_failed_write_is_told_with_its_path(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     writer = writer_at(tmp_path)
-    monkeypatch.setattr(filewriter.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     writer.write(0, target("file", 8192), 0, memoryview(bytes(8192)))
     with pytest.raises(Fault) as fault:
         writer.drain()

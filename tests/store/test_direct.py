@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,12 @@ def test_large_objects_are_written_that_way(root: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(local, "_DIRECT_FROM", 3 * direct.BLOCK)
     calls: list[int] = []
     write = direct.write_all
-    monkeypatch.setattr(direct, "write_all", lambda fd, given: (calls.append(fd), write(fd, given)))
+
+    def watched(descriptor: int, given: Iterable[bytes | memoryview]) -> None:
+        calls.append(descriptor)
+        write(descriptor, given)
+
+    monkeypatch.setattr(direct, "write_all", watched)
     store = LocalStore(root)
     store.put("large", parts)
     store.put("small", [b"x"])
