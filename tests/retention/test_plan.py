@@ -329,14 +329,14 @@ def test_when_nothing_can_be_read_nothing_goes() -> None:
 
 def test_a_held_backup_stays() -> None:
     made, names = daily(10)
-    made.holds.append(Hold("a" * 32, names[1], "before the migration"))
+    made.holds.append(Hold(names[1], "before the migration"))
     plan = made.plan(KeepPolicy(last=1, wal=1 * DAY))
     assert why(plan, names[1]) == ["hold: before the migration"]
     assert {24 + 2, 24 + 3}.isdisjoint(gone(plan)) and {24 + 1, 24 + 4} <= gone(plan)
 
 
 def held(names: list[BackupId], base: int, begin: str, end: str) -> Hold:
-    return Hold("b" * 32, names[base], "the incident", HeldWindow(1, at(begin), at(end)))
+    return Hold(names[base], "the incident", HeldWindow(1, at(begin), at(end)))
 
 
 def test_a_held_window_keeps_every_moment_of_it() -> None:
@@ -357,8 +357,8 @@ def test_a_held_window_that_is_not_over_holds_to_the_end() -> None:
 
 def test_a_hold_on_a_backup_that_there_is_not_is_said() -> None:
     made, _ = daily(2)
-    made.holds.append(Hold("c" * 32, BackupId("20200101T000000Z-00000000"), "old"))
-    assert "which there is not" in made.plan(KeepPolicy(last=1)).warnings[0]
+    made.holds.append(Hold(BackupId("20200101T000000Z-00000000"), "old"))
+    assert "there is no such backup" in made.plan(KeepPolicy(last=1)).warnings[0]
 
 
 def test_the_newest_proven_backup_stays() -> None:

@@ -105,7 +105,6 @@ class HeldWindow:
 class Hold:
     """Somebody's word that a backup stays (`window` None), or that it stays as the base of a window."""
 
-    id: str
     backup: BackupId
     note: str
     window: HeldWindow | None = None

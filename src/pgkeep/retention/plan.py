@@ -128,7 +128,7 @@ def plan_retention(
 
     Fault `usage` when several branches live and nobody said which.
     """
-    anchor = _anchor(facts, now)
+    anchor = anchor_of(facts, now)
     if policy is None:
         return _keep_everything(facts, anchor)
     found = lineages(facts, anchor, timeline)
@@ -157,7 +157,8 @@ def plan_retention(
     )
 
 
-def _anchor(facts: RetentionFacts, now: datetime) -> datetime:
+def anchor_of(facts: RetentionFacts, now: datetime) -> datetime:
+    """The end of the time that a policy speaks of: when the newest WAL was archived, but not after `now`."""
     archived = [objects[-1].archived for one in facts.archives for objects in one.by_timeline.values()]
     return min(now, max(archived, default=now))
 
@@ -277,7 +278,7 @@ def _needed(
             yield from everything(archive, lineage.history.timelines(), "no backup reaches this branch yet")
     for lineage in found:
         if lineage.backups:
-            yield from behind(_anchor_of(lineage, facts), lineage, "behind the newest backup of its branch")
+            yield from behind(_restorable_end(lineage, facts), lineage, "behind the newest backup of its branch")
     yield from _needed_by_people(facts, found)
     for archive in facts.archives:
         yield from around_unreadable(facts, archive)
@@ -286,7 +287,7 @@ def _needed(
             yield from everything(archive, archive.by_timeline, "there is no backup that could be read")
 
 
-def _anchor_of(lineage: Lineage, facts: RetentionFacts) -> BackupFacts:
+def _restorable_end(lineage: Lineage, facts: RetentionFacts) -> BackupFacts:
     """The newest backup of a lineage that can be restored, or just the newest."""
     whole = _whole(lineage, facts, 1)
     return whole[-1] if whole else lineage.backups[-1]
@@ -364,7 +365,7 @@ def _warnings(facts: RetentionFacts) -> Iterator[str]:
     known = {one.backup for one in facts.backups} | {one.backup for one in facts.unreadable}
     for hold in facts.holds:
         if hold.backup not in known:
-            yield f"the hold {hold.id[:8]} ({hold.note}) names the backup {hold.backup}, which there is not"
+            yield f"the backup {hold.backup} is held ({hold.note}), and there is no such backup"
     for archive in facts.archives:
         for timeline in sorted(archive.unknown):
             yield f"the history of timeline {timeline} is missing or damaged: all of its WAL stays"
