@@ -10,11 +10,14 @@ from tests.catalog.test_backups import SIZE, add_backup, add_wal
 from tests.repo.made import INCARNATION
 from tests.walfiles import CLOCK
 
+from pgkeep.catalog.backups import backup_rows
 from pgkeep.catalog.continuity import Gap, Reach
 from pgkeep.catalog.windows import Ending, IncarnationView, LastCommit, Stretch, holes, view
 from pgkeep.format import names
+from pgkeep.format.deletion import PrunedRange
 from pgkeep.repo.repository import create_repository, register_cluster
 from pgkeep.repo.walarchive import WalArchive
+from pgkeep.repo.walstock import record_pruned
 from pgkeep.store.local import LocalStore
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History
@@ -157,3 +160,38 @@ def test_a_damaged_incarnation_hides_no_other_cluster(archive: WalArchive) -> No
         cluster_named(repository, "other")
     with pytest.raises(Damaged, match=key):
         register_cluster(repository, replace(INCARNATION, system_id=77, cluster_name="new"), CLOCK)
+
+
+def pruned(archive: WalArchive, first: int, last: int) -> None:
+    row = PrunedRange(system_id=archive.system_id, timeline=1, first=first, last=last)
+    record_pruned(archive.cluster, [row], CLOCK)
+
+
+def test_a_gap_that_a_prune_made_is_none_of_fault(archive: WalArchive) -> None:
+    """One old backup with its own WAL, and the window; within what was pruned nothing is lost."""
+    add_backup(archive, 1, 3, 3)
+    add_backup(archive, 2, 9, 9)
+    add_wal(archive, 1, 3, 3)
+    add_wal(archive, 1, 9, 12)
+    pruned(archive, 4, 8)
+    found = seen(archive)
+    assert shape(found.windows) == [(1, 3, 4, Ending.PRUNED, 1), (1, 9, 13, Ending.ARCHIVE, 1)]
+    assert (found.windows[0].last, found.windows[1].last) == (None, LAST)
+    (branch,) = found.branches
+    assert (holes(branch), branch.lost) == ((Gap(1, 4, 8),), ())
+    assert all(mark.restorable for mark in found.backups)
+    rows = backup_rows(archive.cluster)
+    assert [row.window and (row.window.is_pruned, row.window.gap) for row in rows] == [
+        (True, Gap(1, 4, 8)), (False, None),
+    ]  # fmt: skip
+
+
+def test_what_was_lost_beside_what_was_pruned_is_a_gap(archive: WalArchive) -> None:
+    add_backup(archive, 1, 3, 3)
+    add_backup(archive, 2, 9, 9)
+    add_wal(archive, 1, 3, 4)
+    add_wal(archive, 1, 9, 12)
+    pruned(archive, 6, 8)
+    found = seen(archive)
+    assert found.windows[0].ending is Ending.GAP
+    assert found.branches[0].lost == (Gap(1, 5, 5),)

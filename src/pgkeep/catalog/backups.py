@@ -17,6 +17,7 @@ from pgkeep.format.manifest import ManifestInfo
 from pgkeep.repo.backups import backup_ids, read_info, read_manifest
 from pgkeep.repo.repository import Cluster
 from pgkeep.repo.walarchive import Listing, WalArchive
+from pgkeep.repo.walstock import Pruned, read_pruned
 from pgkeep.values.ids import BackupId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, Segment, last_segment_number
@@ -37,6 +38,8 @@ class Window:
     """The hole that ends the window although WAL lies behind it."""
     others: tuple[int, ...]
     """Living branches besides `timeline`, to which the backup could be recovered as well."""
+    is_pruned: bool = False
+    """The hole was made on purpose, by a prune."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +66,22 @@ class _View:
     archive: WalArchive
     listing: Listing
     timelines: Timelines
+    pruned: Pruned
 
 
 def backup_rows(cluster: Cluster) -> list[BackupRow]:
     """Every backup of the cluster, oldest first."""
     views: dict[int, _View] = {}
-    return [row for backup in backup_ids(cluster) for row in _rows_of(cluster, backup, views)]
+    pruned = read_pruned(cluster)
+    return [row for backup in backup_ids(cluster) for row in _rows_of(cluster, backup, views, pruned)]
 
 
-def _rows_of(cluster: Cluster, backup: BackupId, views: dict[int, _View]) -> Iterator[BackupRow]:
+def _rows_of(cluster: Cluster, backup: BackupId, views: dict[int, _View], pruned: Pruned) -> Iterator[BackupRow]:
     info = None
     try:
         info = read_info(cluster, backup)
         if info.system_id not in views:
-            views[info.system_id] = _view(cluster, info)
+            views[info.system_id] = _view(cluster, info, pruned)
         yield _row(cluster, backup, info, views[info.system_id])
     except Fault as fault:
         if fault.code in ("format-damaged", "format-unsupported"):
@@ -85,10 +90,10 @@ def _rows_of(cluster: Cluster, backup: BackupId, views: dict[int, _View]) -> Ite
             raise
 
 
-def _view(cluster: Cluster, info: ManifestInfo) -> _View:
+def _view(cluster: Cluster, info: ManifestInfo, pruned: Pruned) -> _View:
     archive = WalArchive(cluster, info.system_id, info.wal_segment_size)
     listing = archive.listing()
-    return _View(archive, listing, read_timelines(archive, listing))
+    return _View(archive, listing, read_timelines(archive, listing), pruned)
 
 
 def _row(cluster: Cluster, backup: BackupId, info: ManifestInfo, view: _View) -> BackupRow:
@@ -124,6 +129,7 @@ def _window(info: ManifestInfo, timeline: int, reached: Reach, others: tuple[int
         _archived(reached, timeline, view),
         reached.gap,
         others,
+        reached.gap is not None and view.pruned.holds(info.system_id, reached.gap.timeline, reached.gap.first),
     )
 
 

@@ -36,6 +36,7 @@ from pgkeep.repo.deleting import damaged_packs, mark_damaged, unmark_damaged
 from pgkeep.repo.keeping import kept
 from pgkeep.repo.repository import Cluster, damaged_incarnations
 from pgkeep.repo.walarchive import Listing, WalArchive
+from pgkeep.repo.walstock import read_pruned
 from pgkeep.values.ids import BackupId, ClusterUuid, ObjectId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import Segment, history_name
@@ -295,7 +296,10 @@ def _wal_of_backup(archive: WalArchive, listing: Listing, manifest: Manifest, fi
 def _wal_problems(
     archive: WalArchive, listing: Listing, manifests: Mapping[BackupId, Manifest], findings: _Findings
 ) -> Iterator[str]:
-    """Damaged WAL objects and claims, and gaps from the oldest backup's start to the newest segment of each lineage."""
+    """Damaged WAL objects and claims, and gaps from the oldest backup's start to the newest segment of each lineage.
+
+    What a prune took out is no gap; what a backup needs of it is reported with the backup.
+    """
     prefix = names.wal_root(archive.cluster.uuid, archive.system_id)
     for key, problems in findings.damage.items():
         if key.startswith(prefix):
@@ -314,7 +318,15 @@ def _wal_problems(
         last = newest(listing, history)
         if not starts or last is None:
             continue
-        for gap in gaps(listing, history, min(starts) // archive.segment_size, last.number):
+        for gap in _lost(archive, gaps(listing, history, min(starts) // archive.segment_size, last.number)):
             if gap not in reported:
                 reported.add(gap)
                 yield f"WAL is missing: {gap.describe(archive.segment_size)}; no recovery can pass it"
+
+
+def _lost(archive: WalArchive, missing: Iterable[Gap]) -> Iterator[Gap]:
+    """The parts of gaps that no prune took out."""
+    pruned = read_pruned(archive.cluster)
+    for gap in missing:
+        for first, last in pruned.lost(archive.system_id, gap.timeline, gap.first, gap.last):
+            yield Gap(gap.timeline, first, last)

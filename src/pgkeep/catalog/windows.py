@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from itertools import pairwise
 
 from pgkeep.catalog.backups import own_history, stopped_at
 from pgkeep.catalog.continuity import Gap, Reach, reach
@@ -21,6 +22,7 @@ from pgkeep.format.manifest import ManifestInfo
 from pgkeep.repo.backups import backup_ids, read_info
 from pgkeep.repo.repository import Cluster
 from pgkeep.repo.walarchive import WalArchive
+from pgkeep.repo.walstock import Pruned, read_pruned
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, Segment
 
@@ -31,6 +33,8 @@ class Ending(Enum):
     ARCHIVE = "archive-end"
     """There is no more WAL: what the server writes next goes on from here."""
     GAP = "gap"
+    PRUNED = "pruned"
+    """A prune took out what lies behind, on purpose."""
     FORK = "left"
     """The timeline was left, and nothing of it lies behind."""
 
@@ -80,6 +84,8 @@ class Branch:
     """No other timeline continues all of its WAL."""
     problem: str = ""
     """Why its history cannot be read."""
+    lost: tuple[Gap, ...] = ()
+    """What is missing between the runs, and no prune took out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +118,25 @@ FindLast = Callable[[WalArchive, History, Reach, Lsn, int], LastCommit | None]
 
 def view(cluster: Cluster, find_last: FindLast) -> tuple[IncarnationView, ...]:
     """Every incarnation of the cluster that can be read.  The store's faults."""
-    return tuple(_Incarnation(cluster, info.system_id, info.wal_segment_size, info.server_version, find_last).view()
-                 for info in cluster.incarnations)  # fmt: skip
+    pruned = read_pruned(cluster)
+    return tuple(
+        _Incarnation(cluster, one.system_id, one.wal_segment_size, one.server_version, find_last, pruned).view()
+        for one in cluster.incarnations
+    )
 
 
 class _Incarnation:
     """One system identifier, listed once."""
 
-    def __init__(self, cluster: Cluster, system_id: int, size: int, version: int, find_last: FindLast) -> None:
+    def __init__(
+        self, cluster: Cluster, system_id: int, size: int, version: int, find_last: FindLast, pruned: Pruned
+    ) -> None:
         self._cluster = cluster
         self._archive = WalArchive(cluster, system_id, size)
         self._listing = self._archive.listing()
         self._version = version
         self._find_last = find_last
+        self._pruned = pruned
         self._infos: list[ManifestInfo] = []
         self._marks: list[BackupMark] = []
         self._read_backups()
@@ -179,17 +191,23 @@ class _Incarnation:
             problem = self._known.damaged[timeline].message
         elif timeline in self._known.without:
             problem = "its history file is missing: where it left its parent is not known"
+        runs = _runs(self._listing.segments.get(timeline, []), 0 if switch is None else switch.lsn // size)
         lives = history is not None and timeline in with_wal(self._listing) and self._lives(history, histories)
         return Branch(
             timeline,
             None if switch is None else switch.timeline,
             Lsn(0) if switch is None else switch.lsn,
             "" if switch is None else switch.reason,
-            _runs(self._listing.segments.get(timeline, []), 0 if switch is None else switch.lsn // size),
+            runs,
             children(histories, timeline),
             lives,
             problem,
+            tuple(lost for hole in _between(timeline, runs) for lost in self._lost(hole)),
         )
+
+    def _lost(self, hole: Gap) -> Iterator[Gap]:
+        for first, last in self._pruned.lost(self._archive.system_id, hole.timeline, hole.first, hole.last):
+            yield Gap(hole.timeline, first, last)
 
     def _lives(self, history: History, histories: Mapping[int, History]) -> bool:
         """True unless another timeline continues it with all of its WAL."""
@@ -214,21 +232,25 @@ class _Incarnation:
     def _window(self, history: History, infos: list[ManifestInfo], reached: Reach) -> Stretch:
         first = min(infos, key=lambda info: info.stop_lsn)
         begin = Lsn(first.stop_lsn)
+        ending = self._ending(history, reached)
+        # Around a backup that a policy keeps for itself there is nothing to look for.
+        pruned = ending is Ending.PRUNED
         return Stretch(
             history.timeline,
             begin,
             stopped_at(first),
             reached.end,
-            self._find_last(self._archive, history, reached, begin, first.server_version),
+            None if pruned else self._find_last(self._archive, history, reached, begin, first.server_version),
             self._archived(history, reached),
             tuple(sorted(info.backup for info in infos)),
-            self._ending(history, reached),
+            ending,
             reached.gap,
         )
 
     def _ending(self, history: History, reached: Reach) -> Ending:
-        if reached.gap is not None:
-            return Ending.GAP
+        if (gap := reached.gap) is not None:
+            is_pruned = self._pruned.holds(self._archive.system_id, gap.timeline, gap.first)
+            return Ending.PRUNED if is_pruned else Ending.GAP
         newest = max(with_wal(self._listing), default=history.timeline)
         return Ending.ARCHIVE if history.timeline == newest else Ending.FORK
 
@@ -256,6 +278,9 @@ def _runs(numbers: Sequence[int], first: int) -> tuple[tuple[int, int], ...]:
 
 
 def holes(branch: Branch) -> tuple[Gap, ...]:
-    """What is missing between the archived runs of a timeline."""
-    pairs = zip(branch.runs, branch.runs[1:], strict=False)
-    return tuple(Gap(branch.timeline, before[1] + 1, after[0] - 1) for before, after in pairs)
+    """What is not there between the archived runs of a timeline, lost or pruned."""
+    return tuple(_between(branch.timeline, branch.runs))
+
+
+def _between(timeline: int, runs: Sequence[tuple[int, int]]) -> Iterator[Gap]:
+    return (Gap(timeline, before[1] + 1, after[0] - 1) for before, after in pairwise(runs))

@@ -26,6 +26,8 @@ VERBS = {
     "timeline": "timeline",
     "restore": "restore",
     "verify": "verify",
+    "prune": "prune",
+    "hold": "hold",
     "wal": "wal",
     "demo": "demo",
     "completion": "completion",

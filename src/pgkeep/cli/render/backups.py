@@ -1,33 +1,42 @@
-"""The answer of `list`: every backup, and what it can be recovered to."""
+"""The answer of `list`: every backup, what it can be recovered to, what it cost, and why it is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
+from pgkeep.app.listing import ListedBackup, ListReport
 from pgkeep.catalog.backups import BackupRow, Window
-from pgkeep.cli.render.tables import plural, table
+from pgkeep.cli.render.tables import lines, plural, table
 from pgkeep.cli.render.times import json_time, show_age, show_time
 from pgkeep.format.manifest import ManifestInfo
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.quantity import show_duration, show_size
 
-COLUMNS = ("BACKUP", "AGE", "STARTED", "TOOK", "SIZE", "STORED", "WAL", "RECOVERABLE UNTIL", "LABEL")
-RIGHT = ("AGE", "TOOK", "SIZE", "STORED")
-WIDE = 132
-"""Columns of a terminal that shows everything; a narrower one does without what the backup's name says too."""
+COLUMNS = ("BACKUP", "AGE", "STARTED", "TOOK", "HOW", "CHANGED", "NEW", "SIZE", "FREES", "WAL")
+LAST = ("RECOVERABLE UNTIL", "LABEL", "WHY")
+"""Columns of a line without an end; on a terminal they stand below the backup."""
+RIGHT = ("AGE", "TOOK", "CHANGED", "NEW", "SIZE", "FREES")
+MEDIUM, WIDE = 120, 240
+"""Columns from which on a terminal shows more than the narrowest does, and everything on one line."""
 
 
-def backups_json(cluster: str, rows: Sequence[BackupRow]) -> dict[str, Any]:
+def backups_json(report: ListReport) -> dict[str, Any]:
     """docs/json.md, list."""
-    return {"cluster": cluster, "backups": [_row_json(row) for row in rows]}
+    return {
+        "cluster": report.cluster,
+        "policy": report.has_policy,
+        "problem": report.problem or None,
+        "backups": [_row_json(one) for one in report.backups],
+    }
 
 
-def _row_json(row: BackupRow) -> dict[str, Any]:
+def _row_json(one: ListedBackup) -> dict[str, Any]:
+    row = one.row
     size = row.info.wal_segment_size if row.info else 0
     return {
         "backup": row.backup,
@@ -36,6 +45,9 @@ def _row_json(row: BackupRow) -> dict[str, Any]:
         "missing_wal": [gap.describe(size) for gap in row.missing],
         "info": info_json(row.info) if row.info else None,
         "window": _window_json(row.window, size) if row.window else None,
+        "frees_bytes": one.frees,
+        "kept": [{"kind": reason.kind, "text": reason.text} for reason in one.reasons],
+        "goes": one.goes,
     }
 
 
@@ -53,6 +65,7 @@ def info_json(info: ManifestInfo) -> dict[str, Any]:
         "stop_lsn": str(Lsn(info.stop_lsn)),
         "source": info.source,
         "method": info.method,
+        "method_reason": info.method_reason or None,
         "base": info.base,
         "logical_bytes": info.logical_bytes,
         "stored_bytes": info.stored_bytes,
@@ -71,36 +84,82 @@ def _window_json(window: Window, size: int) -> dict[str, Any]:
         "to_lsn": str(window.to_lsn),
         "to_archived": json_time(window.archived),
         "gap": window.gap.describe(size) if window.gap else None,
+        "pruned": window.is_pruned,
         "other_timelines": list(window.others),
     }
 
 
-def backups_text(cluster: str, rows: Sequence[BackupRow], now: datetime, width: int = WIDE) -> RenderableType:
-    """The table, oldest first, `width` columns wide at most, and under it what needs an explanation."""
+def backups_text(report: ListReport, now: datetime, width: int = WIDE) -> RenderableType:
+    """Every backup, oldest first, `width` columns wide at most, and under it what needs an explanation."""
+    rows = report.backups
     if not rows:
-        return Text(f"no backup of cluster {cluster} yet; make one with: pgkeep backup")
-    shown = [number for number, name in enumerate(COLUMNS) if width >= WIDE or name not in ("STARTED", "TOOK")]
-    cells = [_cells(row, now) for row in rows]
-    made = table([COLUMNS[number] for number in shown], [[row[number] for number in shown] for row in cells], RIGHT)
-    return Group(made, *_remarks(rows))
+        return Text(f"no backup of cluster {report.cluster} yet; make one with: pgkeep backup")
+    if width >= WIDE:
+        cells = [
+            [*_cells(one, now), _until(one.row), one.row.info.label if one.row.info else "", _why(one)] for one in rows
+        ]
+        return Group(table((*COLUMNS, *LAST), cells, RIGHT), *_remarks(report))
+    hidden = ("TOOK",) if width >= MEDIUM else ("STARTED", "TOOK", "WAL")
+    shown = [number for number, name in enumerate(COLUMNS) if name not in hidden]
+    head, *made = lines(
+        [COLUMNS[n] for n in shown], [[_cells(one, now)[n] for n in shown] for one in rows], RIGHT
+    )  # fmt: skip
+    pairs = [part for line, one in zip(made, rows, strict=True) for part in (line, _below(one))]
+    return Group(head, *pairs, *_remarks(report))
 
 
-def _cells(row: BackupRow, now: datetime) -> list[str | Text]:
-    info = row.info
+def _cells(one: ListedBackup, now: datetime) -> list[str | Text]:
+    row, info = one.row, one.row.info
     if info is None:
-        return [row.backup, "", "", "", "", "", Text("unreadable", "bold red"), "never", ""]
+        return [row.backup, *[""] * 8, Text("unreadable", "bold red")]
     started, stopped = datetime.fromisoformat(info.started), datetime.fromisoformat(info.stopped)
     return [
         row.backup,
         show_age((now - stopped).total_seconds()),
         show_time(started),
         show_duration((stopped - started).total_seconds()),
-        show_size(info.logical_bytes),
+        info.method,
+        show_count(info.pages_changed),
         show_size(info.stored_bytes),
+        show_size(info.logical_bytes),
+        "?" if one.frees is None else show_size(one.frees),
         _wal(row),
-        _until(row.window),
-        info.label,
     ]
+
+
+def show_count(count: int) -> str:
+    """'950', '33.1k', '1.28M': three digits, for a column of pages."""
+    if count < 1000:
+        return str(count)
+    value, unit = (
+        (count / 1e3, "k") if count < 999_500 else (count / 1e6, "M") if count < 999_500_000 else (count / 1e9, "G")
+    )
+    return f"{value:.3g}{unit}"
+
+
+def _below(one: ListedBackup) -> RenderableType:
+    """The line under a backup: how far it reaches, why it is kept, what its owner called it."""
+    parts = [Text(_reach(one.row), "dim" if one.row.is_restorable else "bold red")]
+    why = _why(one)
+    if why.plain:
+        parts.append(why)
+    if one.row.info is not None and one.row.info.label not in ("", "pgkeep"):
+        parts.append(Text(one.row.info.label, "italic"))
+    return Padding(Text("; ", "dim").join(parts), (0, 0, 0, 2))
+
+
+def _reach(row: BackupRow) -> str:
+    if row.info is None:
+        return "unreadable"
+    if row.window is None:
+        return "cannot be restored"
+    return "restores to its own end" if row.window.is_pruned else f"recoverable until {_until(row)}"
+
+
+def _why(one: ListedBackup) -> Text:
+    if one.goes:
+        return Text("no rule keeps it: it goes with the next prune", "yellow")
+    return Text(", ".join(reason.text for reason in one.reasons), "dim")
 
 
 def _wal(row: BackupRow) -> Text:
@@ -108,19 +167,35 @@ def _wal(row: BackupRow) -> Text:
         return Text("unreadable", "bold red")
     if row.window is None:
         return Text("missing", "bold red")
+    if row.window.is_pruned:
+        return Text("its own", "green")
     return Text("gap later", "yellow") if row.window.gap else Text("complete", "green")
 
 
-def _until(window: Window | None) -> str:
+def _until(row: BackupRow) -> str:
+    window = row.window
     if window is None:
         return "never"
+    if window.is_pruned:
+        return show_time(window.from_time)
     return show_time(window.archived) if window.archived else str(window.to_lsn)
 
 
-def _remarks(rows: Sequence[BackupRow]) -> list[Text]:
+def _remarks(report: ListReport) -> list[Text]:
+    rows = [one.row for one in report.backups]
     remarks = [remark for row in rows for remark in _remarks_of(row)]
+    if report.problem:
+        remarks.append(
+            Text.assemble(("warning: ", "bold yellow"), f"what the policy keeps is not known: {report.problem}")
+        )
     restorable = sum(row.is_restorable for row in rows)
-    return [Text(), *remarks, Text(f"{plural(len(rows), 'backup')}, {restorable} of them restorable")]
+    total = f"{plural(len(rows), 'backup')}, {restorable} of them restorable"
+    going = sum(one.goes for one in report.backups)
+    if going:
+        total += f"; {going} would go with: pgkeep prune"
+    elif not report.has_policy:
+        total += "; without a line keep in the configuration nothing is ever deleted"
+    return [Text(), *remarks, Text(total)]
 
 
 def _remarks_of(row: BackupRow) -> list[Text]:
@@ -132,7 +207,7 @@ def _remarks_of(row: BackupRow) -> list[Text]:
     if row.missing:
         gaps = ", ".join(gap.describe(size) for gap in row.missing)
         found.append(Text.assemble(warning, f"{row.backup} cannot be restored: the archive lacks {gaps}"))
-    if row.window and row.window.gap:
+    if row.window and row.window.gap and not row.window.is_pruned:
         gap = row.window.gap.describe(size)
         found.append(Text.assemble(warning, f"{row.backup} reaches {row.window.to_lsn} only: the archive lacks {gap}"))
     if row.window and row.window.others:

@@ -21,7 +21,7 @@ from pgkeep.values.quantity import show_duration, show_size
 _WIDEST: Final = 120
 _LABEL: Final = 13
 """Columns before the lanes."""
-_WAL, _GAP, _BACKUP, _BROKEN, _FORK, _END = "=", ".", "B", "b", "`", ">"
+_WAL, _GAP, _PRUNED, _BACKUP, _BROKEN, _FORK, _END = "=", ".", "-", "B", "b", "`", ">"
 
 
 def report_json(report: TimelineReport) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _branch_json(branch: Branch, size: int) -> dict[str, Any]:
         "reason": branch.reason or None,
         "children": list(branch.children),
         "segments": sum(last - first + 1 for first, last in branch.runs),
-        "gaps": [gap.describe(size) for gap in holes(branch)],
+        "gaps": [gap.describe(size) for gap in branch.lost],
         "lives": branch.lives,
         "problem": branch.problem or None,
     }
@@ -114,7 +114,12 @@ def _picture(one: IncarnationView, width: int) -> Iterator[Text]:
     scale = _Scale(min(numbers), max(numbers), max(width - _LABEL - 1, 20))
     for branch in one.branches:
         yield Text.assemble((f"timeline {branch.timeline}".ljust(_LABEL), "bold"), _lane(branch, one, scale))
-    yield Text(" " * _LABEL + "B backup  = WAL  . missing WAL  ` left its parent  > goes on", "dim")
+    yield Text(" " * _LABEL + _legend(one), "dim")
+
+
+def _legend(one: IncarnationView) -> str:
+    pruned = "  - pruned" if any(holes(branch) != branch.lost for branch in one.branches) else ""
+    return f"B backup  = WAL  . missing WAL{pruned}  ` left its parent  > goes on"
 
 
 class _Scale:
@@ -135,10 +140,11 @@ def _lane(branch: Branch, one: IncarnationView, scale: _Scale) -> Text:
         cells[begin : end + 1] = _WAL * (end + 1 - begin)
         if branch.lives:
             cells[end + 1] = _END
-    for hole in holes(branch):
-        # At least one column, or the picture would hide it.
-        first, last = scale.column(hole.first), scale.column(hole.last)
-        cells[first : last + 1] = _GAP * (last + 1 - first)
+    for sign, missing in ((_PRUNED, holes(branch)), (_GAP, branch.lost)):
+        for hole in missing:
+            # At least one column, or the picture would hide it.
+            first, last = scale.column(hole.first), scale.column(hole.last)
+            cells[first : last + 1] = sign * (last + 1 - first)
     if branch.parent is not None:
         cells[scale.column(max(branch.began // one.segment_size, scale.first))] = _FORK
     for mark in one.backups:
@@ -151,7 +157,13 @@ def _lane(branch: Branch, one: IncarnationView, scale: _Scale) -> Text:
 def _windows(one: IncarnationView) -> Iterator[Text]:
     if not one.windows:
         yield Text.assemble(("nothing can be recovered", "bold red"), ": there is no backup with its WAL")
+    alone = [window for window in one.windows if window.ending is Ending.PRUNED]
+    if alone:
+        yield Text.assemble(("besides", "bold"), f", the end of each of {plural(len(alone), 'older backup')}:")
+        yield from (Text(f"      {show_time(window.begin_time)}  {window.backups[0]}") for window in alone)
     for window in one.windows:
+        if window.ending is Ending.PRUNED:
+            continue
         on = f"timeline {window.timeline}, {plural(len(window.backups), 'backup')}"
         yield Text.assemble("from  ", (show_time(window.begin_time), "bold"), f"  end of backup {window.backups[0]}")
         yield Text.assemble("to    ", (_until(window), "bold"), f"  {_last(window)}")
@@ -177,7 +189,7 @@ def _why(window: Stretch, one: IncarnationView) -> str:
             return f"ends because the archive lacks {window.gap.describe(one.segment_size)}"
         case Ending.FORK:
             return f"ends where this branch was left, at {window.end}"
-        case Ending.ARCHIVE:
+        case _:
             return f"ends with the archive, at {window.end}"
 
 
