@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_value
 
@@ -116,7 +116,13 @@ class Writer:
 
     def commit(self) -> BackupId:
         outer, entries = self.outer_and_entries()
-        return write_backup(self.cluster, outer, replace_value(INNER, bad_pages=[]), entries, self.clock, self.lease)
+        inner = replace_value(INNER, bad_pages=[])
+        return write_backup(self.cluster, outer, inner, self._slowly(entries), self.clock, self.lease)
+
+    def _slowly(self, entries: list[Entry]) -> Iterator[Entry]:
+        """Encoding a manifest takes time, in which anything may happen: the call is where a test can stop it."""
+        self.cluster.repository.store.list_parts("encoding/")
+        yield from entries
 
 
 def back_up(

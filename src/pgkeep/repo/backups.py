@@ -45,7 +45,7 @@ def write_backup(
     if lease is not None:
         # Not renewed again before the manifest is there: so it is there within one lease of the look at condemnations.
         lease.renew()
-    check_packs(cluster, outer.packs)
+    _check_packs(cluster, outer.packs, lease)
     backup = BackupId(outer.info.backup)
     key = names.backup(cluster.uuid, backup)
     header = cluster.repository.header(ObjectType.MANIFEST, key, clock)
@@ -54,13 +54,22 @@ def write_backup(
         lease.check()
     cluster.repository.store.put(key, parts)
     try:
-        check_packs(cluster, outer.packs)
+        _check_packs(cluster, outer.packs, lease)
     except Fault as fault:
         # Only what is certain: after an outage nobody knows, and the lease still protects what was written.
-        if fault.code in ("backup-invalidated", "format-damaged"):
+        if fault.code in ("backup-invalidated", "lease-lost", "format-damaged"):
             cluster.repository.store.delete(key)
         raise
     return backup
+
+
+def _check_packs(cluster: Cluster, packs: Sequence[PackRef], lease: Lease | None) -> None:
+    try:
+        check_packs(cluster, packs)
+    except Fault as fault:
+        if fault.code == "backup-invalidated" and lease is not None:
+            lease.check()  # the reason, if it ran out
+        raise
 
 
 def check_packs(cluster: Cluster, packs: Sequence[PackRef]) -> None:

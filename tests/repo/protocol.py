@@ -1,0 +1,316 @@
+"""The protocol of deletion under any order of events, and what must hold of it: a model for hypothesis and for scripts.
+
+Two regimes.  *Honest*: the store's clock runs; then every manifest's packs are there at every moment, wherever jobs are
+stopped, killed or resumed, and a backup that kept its lease does not fail.  *Jumping*: the store's clock may jump, so
+that leases and lists look older or younger than they are; then every manifest's packs are there once its writer has
+ended, unless that writer was killed in its last steps.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from pgkeep.errors import Fault
+from pgkeep.events import silent
+from pgkeep.format import names
+from pgkeep.repo import deleting, sweep
+from pgkeep.repo.backups import backup_ids, read_manifest
+from pgkeep.repo.deleting import condemned_packs, retired_backups
+from pgkeep.repo.lease import LEASE_SECONDS, SKEW_SECONDS, Lease
+from pgkeep.repo.packreader import PackReader
+from pgkeep.repo.repository import Cluster
+from pgkeep.store.memory import MemoryStore
+from pgkeep.store.port import Store
+from pgkeep.values.ids import BackupId, ObjectId
+from tests.format.samples import entropy
+from tests.repo.interleaved import Actor
+from tests.repo.story import Files, Writer, back_up, backup_id, content, open_story, read_files, stored_packs
+
+WAIT = LEASE_SECONDS + SKEW_SECONDS
+PATHS = (b"a", b"b", b"c")
+_BEGAN = datetime(2026, 5, 7, 11, 29, tzinfo=UTC)
+
+
+@dataclass
+class Time:
+    """Seconds since the beginning, and by how much the store's clock is ahead."""
+
+    seconds: float = 0.0
+    ahead: float = 0.0
+
+
+@dataclass(frozen=True)
+class HostClock:
+    time: Time
+
+    def now(self) -> datetime:
+        return _BEGAN + timedelta(seconds=self.time.seconds)
+
+    def monotonic(self) -> float:
+        return self.time.seconds
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("nobody sleeps here")
+
+
+@dataclass(frozen=True)
+class StoreClock(HostClock):
+    def now(self) -> datetime:
+        return _BEGAN + timedelta(seconds=self.time.seconds + self.time.ahead)
+
+
+class Lost(AssertionError):
+    """A manifest names a pack that is not there."""
+
+
+class Needless(AssertionError):
+    """A job failed that should not have."""
+
+
+@dataclass
+class World:
+    """A repository, its actors, and what each backup must hold."""
+
+    time: Time = field(default_factory=Time)
+    actors: list[Actor] = field(default_factory=list)
+    expected: dict[BackupId, Files] = field(default_factory=dict)
+    jumped: bool = False
+    count: int = 0
+    _packs: dict[str, tuple[ObjectId, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = HostClock(self.time)
+        self.store = MemoryStore(StoreClock(self.time))
+        self.cluster = open_story(self.store, self.clock)
+        for number in (1, 2):
+            self.count = number
+            files = {path: content(f"{number} {path!r}", 1) for path in (PATHS if number == 1 else PATHS[:1])}
+            base = backup_id(1) if number == 2 else None
+            made = back_up(self.cluster, self.clock, number, files, base=base, same=PATHS)
+            self.expected[made] = read_files(self.cluster, made)
+            self.time.seconds += 86400
+
+    def through(self, store: Store) -> Cluster:
+        return replace(self.cluster, repository=replace(self.cluster.repository, store=store))
+
+    # ---- what actors do
+
+    def start_backup(self, changed: tuple[bytes, ...] = PATHS[:1]) -> Actor:
+        self.count += 1
+        number = self.count
+        return self._start(f"backup {number}", lambda store: self._back_up(self.through(store), number, changed))
+
+    def _back_up(self, cluster: Cluster, number: int, changed: tuple[bytes, ...]) -> None:
+        random_bytes = entropy(f"backup {number}")
+        with Lease.take(cluster, self.clock, purpose="backup", entropy=random_bytes) as lease:
+            base = self._base(cluster, lease)
+            taken = self._inheritable(cluster, base, changed)
+            writer = Writer(cluster, self.clock, number, random_bytes, lease)
+            writer.store({path: content(f"{number} {path!r}", 1) for path in PATHS if path not in taken})
+            if base is not None:
+                writer.inherit(base, taken)
+            old = self.expected[base] if base is not None else {}
+            self.expected[backup_id(number)] = {
+                path: old[path] if path in taken else content(f"{number} {path!r}", 1) for path in PATHS
+            }
+            writer.commit()
+
+    def _base(self, cluster: Cluster, lease: Lease) -> BackupId | None:
+        leaving = retired_backups(cluster)
+        known = [backup for backup in backup_ids(cluster) if backup not in leaving]
+        if not known:
+            return None
+        lease.name_bases(known[-1:])
+        return known[-1] if deleting.still_there(cluster, known[-1]) else None
+
+    def _inheritable(self, cluster: Cluster, base: BackupId | None, changed: tuple[bytes, ...]) -> list[bytes]:
+        if base is None:
+            return []
+        bad = condemned_packs(cluster)
+        manifest = read_manifest(cluster, base)
+        packs = manifest.outer.packs
+        return [e.path for e in manifest.entries() if packs[e.pack].id not in bad and e.path not in changed]
+
+    def start_sweep(self) -> Actor:
+        self.count += 1
+        draw = entropy(f"sweep {self.count}")
+        name = f"sweep {self.count}"
+        return self._start(name, lambda store: _sweep(self.through(store), self.clock, draw))
+
+    def start_retire(self, backup: BackupId) -> Actor:
+        return self._start(f"retire {backup}", lambda store: self._retire(self.through(store), backup))
+
+    def _retire(self, cluster: Cluster, backup: BackupId) -> None:
+        deleting.retire(cluster, backup, "", self.clock)
+
+    def start_reader(self, backup: BackupId, *, leased: bool) -> Actor:
+        """A restore; without a lease (it cannot write) it must be done within the time of one."""
+        name = f"restore {backup}{'' if leased else ' without a lease'}"
+        return self._start(name, lambda store: self._read(self.through(store), backup, leased=leased))
+
+    def _read(self, cluster: Cluster, backup: BackupId, *, leased: bool) -> None:
+        began = self.time.seconds
+        lease = Lease.take(cluster, self.clock, purpose="restore", bases=[backup]) if leased else None
+        if lease is not None and not deleting.still_there(cluster, backup):
+            return
+        try:
+            manifest = read_manifest(cluster, backup)
+        except Fault:
+            return
+        for entry in manifest.entries():
+            pack = manifest.outer.packs[entry.pack]
+            try:
+                PackReader.open(cluster.repository, cluster.uuid, pack.id, pack.footer)
+            except Fault as fault:
+                limit = lease.left() > 0 if lease is not None else self.time.seconds - began < LEASE_SECONDS
+                if limit and not self.jumped:
+                    raise Needless(f"a restore did not find {fault.message}") from fault
+                return
+            if lease is not None and lease.left() > 0:
+                lease.renew_if_due()
+
+    def _start(self, name: str, job: object) -> Actor:
+        actor = Actor(name, self.store, job)  # type: ignore[arg-type]
+        self.actors.append(actor)
+        return actor
+
+    # ---- what happens
+
+    def step(self, actor: Actor, calls: int = 1) -> None:
+        for _ in range(calls):
+            actor.step()
+            self.check()
+        if not actor.is_running and actor in self.actors:
+            self.actors.remove(actor)
+            self._check_end(actor)
+
+    def until(self, actor: Actor, operation: str, part: str) -> None:
+        """Let it run up to the call of this kind on a key that holds `part`."""
+        while actor.waits_for is None or actor.waits_for[0] != operation or part not in actor.waits_for[1]:
+            assert actor.is_running, f"{actor.name} ended before {operation} {part}: {actor.fault}"
+            self.step(actor)
+
+    def run(self, actor: Actor) -> None:
+        while actor in self.actors:
+            self.step(actor)
+
+    def kill(self, actor: Actor) -> None:
+        if self.jumped and self._is_committing(actor):
+            actor.run()
+        else:
+            actor.kill()
+        self.actors.remove(actor)
+        self.check()
+
+    def wait(self, seconds: float) -> None:
+        """Time passes.  A manifest is put within the skew of the last look at its lease (docs/format/order.md)."""
+        putting = any(a.waits_for is not None and self._is_manifest(a.waits_for) for a in self.actors)
+        self.time.seconds += min(seconds, SKEW_SECONDS / 4) if putting else seconds
+
+    def jump(self, seconds: float) -> None:
+        """The store's clock is set."""
+        self.jumped = True
+        self.time.ahead += seconds
+
+    def _is_manifest(self, call: tuple[str, str]) -> bool:
+        return call[0] == "put" and call[1].startswith(names.backups(self.cluster.uuid))
+
+    def _is_committing(self, actor: Actor) -> bool:
+        """From the put of the manifest to the end of what follows it."""
+        number = actor.name.partition(" ")[2]
+        if not actor.name.startswith("backup") or actor.waits_for is None:
+            return False
+        key = names.backup(self.cluster.uuid, backup_id(int(number)))
+        return self._is_manifest(actor.waits_for) or any(stat.key == key for stat in self.store.list(key))
+
+    # ---- what must hold
+
+    def check(self) -> None:
+        """Every manifest's packs are there."""
+        there = stored_packs(self.cluster)
+        committing = [a.name for a in self.actors if self.jumped and self._is_committing(a)]
+        for stat in self.store.list(names.backups(self.cluster.uuid)):
+            backup = BackupId(stat.key[len(names.backups(self.cluster.uuid)) :])
+            if f"backup {int(backup[-8:], 16)}" in committing:
+                continue
+            if stat.key not in self._packs:
+                self._packs[stat.key] = tuple(p.id for p in read_manifest(self.cluster, backup).outer.packs)
+            missing = [pack for pack in self._packs[stat.key] if not self._is_readable(pack, there)]
+            if missing:
+                raise Lost(f"{backup} names {missing}")
+
+    def _is_readable(self, pack: ObjectId, there: set[ObjectId]) -> bool:
+        return pack in there
+
+    def _check_end(self, actor: Actor) -> None:
+        fault = actor.fault
+        allowed = {"lease-lost", "backup-unknown"}
+        if self.jumped:
+            allowed |= {"backup-invalidated"}
+        if fault is not None and fault.code not in allowed:
+            raise Needless(f"{actor.name}: {fault.message}")
+
+    def finish(self) -> None:
+        """Everything that runs ends; then the sweeps leave what is needed, and every backup is what it was."""
+        for actor in list(self.actors):
+            self.kill(actor)
+        self.time.ahead = 0.0
+        for _ in range(3):
+            self.time.seconds += 2 * 86400
+            _sweep(self.cluster, self.clock, entropy(f"last {self.time.seconds}"))
+        self.check()
+        needed = {pack for packs in self._packs_now() for pack in packs}
+        assert stored_packs(self.cluster) == needed, "packs that nobody needs were left"
+        assert condemned_packs(self.cluster) == frozenset()
+        for backup in backup_ids(self.cluster):
+            assert read_files(self.cluster, backup) == self.expected[backup]
+
+    def _packs_now(self) -> list[list[ObjectId]]:
+        return [[p.id for p in read_manifest(self.cluster, b).outer.packs] for b in backup_ids(self.cluster)]
+
+
+def _sweep(cluster: Cluster, clock: HostClock, draw: object) -> None:
+    sweep.sweep(cluster, clock, silent, entropy=draw)  # type: ignore[arg-type]
+
+
+def walk(seed: int, events: int = 60, *, jumps: bool = False) -> None:
+    """One random run; raises Lost or Needless."""
+    chance = random.Random(seed)
+    world = World()
+    try:
+        for _ in range(events):
+            act(world, chance, jumps=jumps)
+        world.finish()
+    finally:
+        for actor in world.actors:
+            actor.kill()
+
+
+def act(world: World, chance: random.Random, *, jumps: bool) -> None:
+    """One random event."""
+    kind = chance.random()
+    if kind < 0.12 and len(world.actors) < 4:
+        begin(world, chance)
+    elif kind < 0.2:
+        world.wait(chance.choice([1, LEASE_SECONDS / 2, LEASE_SECONDS, WAIT, 2 * WAIT]))
+    elif kind < 0.23 and world.actors:
+        world.kill(chance.choice(world.actors))
+    elif kind < 0.27 and jumps:
+        world.jump(chance.choice([-1, 1]) * chance.choice([SKEW_SECONDS, WAIT, 2 * WAIT]))
+    elif world.actors:
+        world.step(chance.choice(world.actors), chance.choice([1, 1, 2, 3, 5, 8, 20, 100]))
+
+
+def begin(world: World, chance: random.Random) -> None:
+    known = backup_ids(world.cluster)
+    kind = chance.choice(["backup", "backup", "sweep", "sweep", "retire", "reader"])
+    if kind == "backup":
+        world.start_backup(tuple(path for path in PATHS if chance.random() < 0.5))
+    elif kind == "sweep":
+        world.start_sweep()
+    elif known and kind == "retire":
+        world.start_retire(chance.choice(known))
+    elif known:
+        world.start_reader(chance.choice(known), leased=chance.random() < 0.5)
