@@ -78,6 +78,47 @@ def test_an_error_in_the_parent_leaves_no_process_behind() -> None:
             os.kill(pid, 0)
 
 
+class Maker:
+    """Makes a file a task, and takes them back when nobody wants them."""
+
+    def __init__(self, directory: str) -> None:
+        self.made: list[Path] = []
+        self.directory = Path(directory)
+
+    def run(self, task: int) -> int:
+        if task < 0:
+            raise Fault("io", "cannot make")
+        self.made.append(self.directory / f"{os.getpid()}-{task}")
+        self.made[-1].touch()
+        return task
+
+    def finish(self) -> int:
+        return len(self.made)
+
+    def abandon(self) -> None:
+        for path in self.made:
+            path.unlink()
+
+
+def test_what_nobody_will_use_is_taken_back(tmp_path: Path) -> None:
+    with Crew[int, int, int](2, Maker, str(tmp_path)) as crew, pytest.raises(Fault, match="cannot make"):
+        for _ in crew.run([1, 2, 3, 4, -1]):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError), Crew[int, int, int](2, Maker, str(tmp_path)) as crew:
+        assert sorted(crew.run(range(9))) == [*range(9)]
+        assert len(list(tmp_path.iterdir())) == 9
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_finished_belongs_to_the_parent(tmp_path: Path) -> None:
+    with Crew[int, int, int](2, Maker, str(tmp_path)) as crew:
+        assert sorted(crew.run(range(9))) == [*range(9)]
+        assert sum(crew.finish()) == 9
+    assert len(list(tmp_path.iterdir())) == 9
+
+
 _PARENT = """
 import sys, time
 from pgkeep.crew import Crew

@@ -7,7 +7,8 @@ for the whole job (a pack being filled, open files) and must be asked to finish 
 2. Tasks are handed out as workers become free, two at a time, so that none waits for the parent.
 3. A Fault of a worker is raised in the parent; a worker that dies is `worker-died`.
 4. Workers ignore Ctrl-C (the parent stops them) and end when the pipe to the parent closes, however it died.  One that
-   is stopped unwinds first, so that it takes its unfinished files along.
+   is stopped unwinds first, so that it takes its unfinished files along; one that ends before `finish` takes back what
+   it has made (`Abandoning`).
 
 Processes are forked from a fork server, not from the parent, which may have threads and connections; the server imports
 once what all workers need (docs/decisions/0003).
@@ -25,7 +26,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import TracebackType
-from typing import Any, Final, Generic, Protocol, Self, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
 from pgkeep.errors import Fault
 
@@ -74,6 +75,15 @@ class Worker(Protocol[T_contra, R_co, F_co]):
 
     def finish(self) -> F_co:
         """End the worker's part of the job; no task follows."""
+        ...
+
+
+@runtime_checkable
+class Abandoning(Protocol):
+    """A worker that has something to take back when it ends before it was asked to finish."""
+
+    def abandon(self) -> None:
+        """Nobody will use what was made: a fault, a stop, or the end of the parent.  Raises nothing."""
         ...
 
 
@@ -215,20 +225,39 @@ def _unwind(_number: int, _frame: object) -> None:
 
 def _serve(connection: Connection, recipe: Callable[..., Worker[Any, Any, Any]], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    owning: list[Worker[Any, Any, Any]] = []
+    stopped = False
+    try:
+        _work(connection, recipe, arguments, owning)
+    except _Stopped:
+        stopped = True
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # also for a worker that ends by itself
+        for worker in owning:
+            if isinstance(worker, Abandoning):
+                worker.abandon()
+    if stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _work(
+    connection: Connection, recipe: Callable[..., Worker[Any, Any, Any]], arguments: tuple[Any, ...],
+    owning: list[Worker[Any, Any, Any]],
+) -> None:  # fmt: skip
+    """Serve until the parent closes the pipe; `owning` holds the worker while nobody else answers for what it made."""
     try:
         worker = recipe(*arguments)
+        owning.append(worker)
+        signal.signal(signal.SIGTERM, _unwind)
         while True:
             order, task = connection.recv()
-            # Only work has something to clean up: a worker that waits ends as any process does.
-            signal.signal(signal.SIGTERM, _unwind)
             result = worker.run(task) if order == _TASK else worker.finish()
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if order == _FINISH:
+                owning.clear()
             connection.send((_RESULT, result))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-    except _Stopped:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
     except Fault as fault:
         _report(connection, fault)
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -61,6 +62,23 @@ def ancestry_refusal(
         return f"{name} ended at {Lsn(info.stop_lsn)}, after the server's history left its timeline at {left}"
     if info.stop_lsn > start:
         return f"{name} ended at {Lsn(info.stop_lsn)}, after this one began"
+    return None
+
+
+def lsn_refusal(info: ManifestInfo, facts: ServerFacts, timeline: int) -> str | None:
+    """Why equal LSNs do not prove that a page is what it was in this backup; None when they do.
+
+    VACUUM marks a page all-visible by WAL, but gives it that WAL's LSN only where hint bits are logged, with checksums
+    or wal_log_hints (visibilitymap_set, heap_xlog_visible).  An old image of such a page under the present visibility
+    map is corruption: the next UPDATE would not clear its bit, and index-only scans would show both versions.  Neither
+    setting changes while a server runs; what one that was started since had in between, nothing tells.
+    """
+    if not (facts.data_checksums or facts.wal_log_hints):
+        return "without data checksums or wal_log_hints not every change of a page gives it a new LSN"
+    if info.timeline != timeline:
+        return f"the server was promoted since backup {info.backup}, and may have had wal_log_hints off before"
+    if facts.postmaster_started >= datetime.fromisoformat(info.started):
+        return f"the server was started since backup {info.backup}, and may have had wal_log_hints or checksums off"
     return None
 
 

@@ -7,11 +7,18 @@ summaries -> lsn -> rescan (page hashes: right whatever the base is) -> full (do
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from pgkeep.backup.base import BaseFiles, ancestry_refusal, format_refusal, scattered_packs, stretches
+from pgkeep.backup.base import (
+    BaseFiles,
+    ancestry_refusal,
+    format_refusal,
+    lsn_refusal,
+    scattered_packs,
+    stretches,
+)
 from pgkeep.backup.tasks import How
 from pgkeep.backup.walwait import compare_with_server, is_archived, read_history
 from pgkeep.catalog.continuity import gaps
@@ -23,6 +30,8 @@ from pgkeep.format import names
 from pgkeep.pg.facts import ServerFacts
 from pgkeep.pg.summaries import Changes, Stretch, Summary, cover, list_summaries, read_changes
 from pgkeep.repo.backups import Manifest, backup_ids, read_manifest
+from pgkeep.repo.deleting import condemned_packs, damaged_packs, retired_backups, still_there
+from pgkeep.repo.lease import Lease
 from pgkeep.repo.repository import Cluster
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.values.ids import BackupId, ObjectId
@@ -30,8 +39,6 @@ from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, Segment
 
 Mode = Literal["auto", "full", "rescan", "lsn", "summaries"]
-ARCHIVE_WAIT: Final = 10.0
-"""Seconds that WAL of before the backup may take to arrive; later the base is not proven."""
 SUMMARY_WAIT: Final = 30.0
 """Seconds that the WAL summarizer may take to reach the backup's start."""
 POLL: Final = 0.02
@@ -50,6 +57,8 @@ class Detection:
     changes: Changes | None = None
     avoid: frozenset[ObjectId] = field(default_factory=frozenset)
     """Packs whose pages are stored again."""
+    awaited: tuple[Segment, ...] = ()
+    """WAL of before this backup that the proof needs and that was not yet archived."""
 
     def files(self, relation_segment_blocks: int) -> BaseFiles | None:
         if self.base is None:
@@ -66,6 +75,15 @@ _HASH_PROOF: Final = "the keyed hash of every page and file that was taken over"
 
 
 @dataclass(frozen=True, slots=True)
+class _Proof:
+    """That the base is the server's own past; `refusal` says why nothing proves it."""
+
+    text: str
+    refusal: str = ""
+    awaited: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Detector:
     """What is needed to decide: the repository's side, the server's, and when the backup began."""
 
@@ -74,47 +92,59 @@ class Detector:
     facts: ServerFacts
     start: Lsn
     timeline: int
-    unusable: frozenset[BackupId]
-    """Backups that are on their way out."""
-    avoid: frozenset[ObjectId]
-    """Packs that are condemned, or that a verify found damaged."""
+    lease: Lease
+    """The backup's own: it comes to name the base."""
     clock: Clock
     announce: Announce
 
     def detect(self, mode: Mode) -> Detection:
-        """Faults are those of the store; a base that cannot be read is passed by."""
+        """Faults are those of the store, and lease-lost; a base that cannot be read is passed by."""
         if mode == "full":
             return Detection("full", "asked for")
         self.announce(Phase("base", "looking for the backup to build on"))
+        while True:
+            decided = self._decide(mode)
+            if decided.base is None:
+                return decided
+            # A prune that did not see the lease has retired the base before this look, or condemns nothing of it.
+            base = BackupId(decided.base.info.backup)
+            self.lease.name_bases([base])
+            if still_there(self.cluster, base):
+                avoid = condemned_packs(self.cluster) | damaged_packs(self.cluster)
+                return replace(decided, avoid=avoid | scattered_packs(decided.base.outer.packs))
+
+    def _decide(self, mode: Mode) -> Detection:
         newest, refusal = self._newest()
         if newest is None:
             return Detection("full", refusal)
         if mode == "rescan":
-            return self._with(newest, "rescan", "asked for", _HASH_PROOF)
+            return Detection("rescan", "asked for", newest, _HASH_PROOF)
         base, refusal = self._ancestor()
         if base is None:
-            return self._with(newest, "rescan", refusal, _HASH_PROOF)
-        proof, refusal = self._archive_proof(base)
-        if not proof:
-            return self._with(newest, "rescan", refusal, _HASH_PROOF)
+            return Detection("rescan", refusal, newest, _HASH_PROOF)
+        proof = self._archive_proof(base)
+        if proof.refusal:
+            return Detection("rescan", proof.refusal, newest, _HASH_PROOF)
         reason = "asked for"
         if mode in ("auto", "summaries"):
             changes, reason = self._summaries(base)
             if changes is not None:
-                checked = f"{proof}; the LSNs of all catalogs' pages and of one in a hundred others"
-                return self._with(base, "summaries", reason, checked, changes)
-        return self._with(base, "lsn", reason, f"{proof}; the LSN of every page that was taken over")
-
-    def _with(self, base: Manifest, method: str, reason: str, proof: str, changes: Changes | None = None) -> Detection:
-        avoid = self.avoid | scattered_packs(base.outer.packs)
-        return Detection(method, reason, base, proof, changes, avoid)
+                checked = f"{proof.text}; the LSNs of all catalogs' pages and of one in a hundred others"
+                return Detection("summaries", reason, base, checked, changes, awaited=proof.awaited)
+        unfit = lsn_refusal(base.info, self.facts, self.timeline)
+        if unfit is not None:
+            why = unfit if mode == "lsn" else f"{reason}; {unfit}"
+            return Detection("rescan", why, base, _HASH_PROOF)
+        checked = f"{proof.text}; the LSN of every page that was taken over"
+        return Detection("lsn", reason, base, checked, awaited=proof.awaited)
 
     # ---- which base
 
     def _manifests(self) -> Iterator[Manifest]:
         """Newest first, without those that cannot be read."""
+        retired = retired_backups(self.cluster)
         for backup in reversed(backup_ids(self.cluster)):
-            if backup in self.unusable:
+            if backup in retired:
                 continue
             try:
                 yield read_manifest(self.cluster, backup)
@@ -161,38 +191,39 @@ class Detector:
 
     # ---- the proof
 
-    def _archive_proof(self, base: Manifest) -> tuple[str, str]:
-        """(proof, refusal): WAL from the base's start is unbroken in the archive and equal to what the server has.
+    def _archive_proof(self, base: Manifest) -> _Proof:
+        """WAL from the base's start to this backup's is unbroken in the archive and equal to what the server has.
 
-        WAL from this backup's start on is awaited and compared when the backup ends.
+        What the server is about to archive is awaited and compared when the backup ends, with its own WAL.
         """
         size = self.archive.segment_size
         first, last = base.info.start_lsn // size, self.start // size - 1
         if last < first:
-            return "no segment of WAL has been completed since the base", ""
+            return _Proof("no segment of WAL has been completed since the base")
         history = self._history()
-        self._await(Segment(history.segment_timeline(last, size), last))
-        missing = gaps(self.archive.listing(), history, first, last)
-        if missing:
-            return "", f"the WAL archive lacks {missing[0].describe(size)}, so nothing proves what happened since"
+        missing = [segment for gap in gaps(self.archive.listing(), history, first, last) for segment in gap.segments()]
+        lost = next((segment for segment in missing if not self._is_coming(segment)), None)
+        if lost is not None:
+            return _Proof("", f"the WAL archive lacks {lost.name(size)}, so nothing proves what happened since")
         try:
-            for segment in self._own(history, first, last):
+            for segment in self._own(history, first, last, set(missing)):
                 compare_with_server(self.archive, segment, self._wal_directory, self.clock)
         except Fault as fault:
             if fault.code != "wal-differs":
                 raise
             self.announce(Warned("base-dropped", fault.message, fault.hint))
-            return "", "the WAL archive is not this server's own"
+            return _Proof("", "the WAL archive is not this server's own")
         names_ = (Segment(history.segment_timeline(number, size), number).name(size) for number in (first, last))
-        return f"WAL archive unbroken from {' to '.join(names_)}", ""
+        return _Proof(f"WAL archive unbroken from {' to '.join(names_)}", awaited=tuple(missing))
 
-    def _await(self, segment: Segment) -> None:
-        deadline = self.clock.monotonic() + ARCHIVE_WAIT
-        while not is_archived(self.archive, segment) and self.clock.monotonic() < deadline:
-            self.clock.sleep(POLL)
+    def _is_coming(self, segment: Segment) -> bool:
+        """The server waits to archive it, or has done so since the archive was listed."""
+        name = segment.name(self.archive.segment_size)
+        ready = os.path.join(self._wal_directory, "archive_status", f"{name}.ready")
+        return os.path.exists(ready) or is_archived(self.archive, segment)
 
-    def _own(self, history: History, first: int, last: int) -> Sequence[Segment]:
-        """The oldest and the newest of these segments that the server still has."""
+    def _own(self, history: History, first: int, last: int, but: Collection[Segment]) -> Sequence[Segment]:
+        """The oldest and the newest of these segments that the server still has, but for some."""
         size = self.archive.segment_size
         own = []
         for name in os.listdir(self._wal_directory):
@@ -200,7 +231,10 @@ class Detector:
                 segment = Segment.parse(name, size)
             except ValueError:
                 continue
-            if first <= segment.number <= last and history.segment_timeline(segment.number, size) == segment.timeline:
+            right = first <= segment.number <= last and segment.timeline == history.segment_timeline(
+                segment.number, size
+            )
+            if right and first <= segment.number <= last and segment not in but:
                 own.append(segment)
         return sorted({min(own), max(own)}) if own else ()
 
@@ -231,7 +265,7 @@ class Detector:
         while True:
             summaries = list_summaries(self._wal_directory)
             chosen, missing = cover(summaries, wanted)
-            later = missing and any(one.timeline == missing.timeline and one.end > missing.start for one in summaries)
+            later = missing and any((one.timeline, one.end) > (missing.timeline, missing.start) for one in summaries)
             if missing is None or later or self.clock.monotonic() >= deadline:
                 return chosen, missing
             self.clock.sleep(POLL)

@@ -48,6 +48,7 @@ from pgkeep.pg.page import BLCKSZ
 from pgkeep.pg.server import Server, StartedBackup, StoppedBackup, connect
 from pgkeep.repo.backups import seen_manifests, write_backup
 from pgkeep.repo.check import RepositoryAddress
+from pgkeep.repo.lease import Lease
 from pgkeep.repo.packwriter import PackWriter, WrittenPack
 from pgkeep.repo.repository import Cluster, Entropy, refuse_unknown_features
 from pgkeep.repo.walarchive import WalArchive
@@ -103,7 +104,7 @@ def run_backup(
         check_local(facts)
         backup = BackupId.make(clock.now(), entropy(4))
         job = _Job(cluster, archive, request, clock, announce, entropy, server, facts, backup)
-        stack.callback(job.discard)
+        stack.callback(job.close)
         return job.run()
 
 
@@ -133,6 +134,8 @@ class _Job:
     server: Server
     facts: ServerFacts
     backup: BackupId
+    held: Lease | None = None
+    """Taken when the checkpoint that begins the backup is over: that may last longer than a lease."""
     copied: Copied = field(default_factory=lambda: Copied(PackTable()))
     packs: list[WrittenPack] = field(default_factory=list)
     live: dict[ObjectId, bytes] = field(default_factory=dict)
@@ -143,6 +146,7 @@ class _Job:
         began = self.clock.monotonic()
         self.announce(Phase("start", "waiting for the checkpoint that begins the backup"))
         started = self.server.backup_start(self.request.label, fast=self.request.fast_checkpoint)
+        self.held = Lease.take(self.cluster, self.clock, purpose="backup", entropy=self.entropy)
         began_at = self.server.clock()
         checkpointed = self.clock.monotonic()
         identity = self.server.identity()
@@ -156,7 +160,7 @@ class _Job:
         after_stop = self.server.clock()
         snapshot = str(self.server.snapshot())
         copied_at = self.clock.monotonic()
-        needs = self._wait_for_wal(started, stopped, identity.timeline)
+        needs = self._wait_for_wal(started, stopped, identity.timeline, detection)
         archived = self.clock.monotonic()
         entries = self._entries(directory, control)
         course = Course(
@@ -165,6 +169,17 @@ class _Job:
         )  # fmt: skip
         info = self._commit(course, directory, entries, names_read, inventory, needs)
         return BackupResult(info, self.clock.monotonic() - began, checkpointed - began, archived - copied_at)
+
+    def close(self) -> None:
+        """Give back what nobody will use, then the lease that protected it."""
+        self.discard()
+        if self.held is not None:
+            self.held.release()
+
+    @property
+    def lease(self) -> Lease:
+        assert self.held is not None, "nothing is copied before the lease"
+        return self.held
 
     def discard(self) -> None:
         """Remove the packs of a backup that did not come into being; what cannot be removed is harmless."""
@@ -181,21 +196,22 @@ class _Job:
         directory, inventory = scan_complete(self.server, self.facts.data_directory)
         for path in directory.skipped:
             self.announce(Warned("file-skipped", f"{path} is a socket, pipe or device and not in the backup"))
-        try:
-            self._copy_files(started, identity, directory, detection)
-        except Fault as fault:
-            if fault.code not in ("base-doubtful", "format-damaged", "object-missing") or detection.base is None:
-                raise
-            detection = self._fall_back(detection, fault)
-            self._copy_files(started, identity, directory, detection)
+        while True:
+            try:
+                self._copy_files(started, identity, directory, detection)
+                break
+            except Fault as fault:
+                if fault.code not in ("base-doubtful", "format-damaged", "object-missing") or detection.base is None:
+                    raise
+                detection = self._fall_back(detection, fault)  # at most twice: by hash, then without a base
         self._watch(identity, now=True)
         _, control = read_control_bytes(os.path.join(self.facts.data_directory, CONTROL_FILE), self.clock)
         return detection, directory, inventory, control
 
     def _detect(self, started: StartedBackup, identity: Identity) -> Detection:
         detector = Detector(
-            self.cluster, self.archive, self.facts, started.lsn, identity.timeline, frozenset(), frozenset(),
-            self.clock, self.announce,
+            self.cluster, self.archive, self.facts, started.lsn, identity.timeline, self.lease, self.clock,
+            self.announce,
         )  # fmt: skip
         return detector.detect(self.request.mode)
 
@@ -229,9 +245,10 @@ class _Job:
                 stored = sum(by_worker.values())
                 self.copied.add(result.reported)
                 self.announce(Progress(done, total, stored))
-            finished = list(crew.finish())
-        for one in finished:
-            self._own(one.packs)
+            finished = []
+            for one in crew.finish():  # as they come: if a later one fails, these packs must be given back
+                self._own(one.packs)
+                finished.append(one)
         self.live = joined_live(one.live for one in finished)
         self.announce(Progress(total, total, stored))
 
@@ -266,6 +283,7 @@ class _Job:
         if not now and self.clock.monotonic() - self.watched < WATCH_EVERY:
             return
         self.watched = self.clock.monotonic()
+        self.lease.renew_if_due()
         self.server.check_same(identity)
 
     # ---- stopping
@@ -292,14 +310,19 @@ class _Job:
             raise fault
         check_mounted(directory, before.tablespaces_still_in(after))
 
-    def _wait_for_wal(self, started: StartedBackup, stopped: StoppedBackup, timeline: int) -> WalNeeds:
+    def _wait_for_wal(
+        self, started: StartedBackup, stopped: StoppedBackup, timeline: int, detection: Detection
+    ) -> WalNeeds:
+        """The backup's own WAL, and what the proof of its base still lacked."""
         self.announce(Phase("archive", "waiting for the WAL that makes the backup consistent"))
         size = self.archive.segment_size
         needed = WalRange(timeline=timeline, first=started.lsn // size, last=last_segment_number(stopped.lsn, size))
         wal_directory = os.path.join(self.facts.data_directory, "pg_wal")
-        segments = [Segment(timeline, number) for number in range(needed.first, needed.last + 1)]
+        own = (Segment(timeline, number) for number in range(needed.first, needed.last + 1))
+        segments = [*detection.awaited, *own]
         timeout = self.request.archive_timeout
-        wait_for_archive(self.archive, segments, wal_directory, self.clock, timeout, self.server.archiver)
+        idle, archiver = self.lease.renew_if_due, self.server.archiver
+        wait_for_archive(self.archive, segments, wal_directory, self.clock, timeout, archiver, idle)
         return WalNeeds(ranges=[needed], history=read_history(self.archive, timeline, wal_directory))
 
     # ---- the manifest
@@ -361,7 +384,7 @@ class _Job:
         """
         packs, self.uncommitted = self.uncommitted, set()
         try:
-            write_backup(self.cluster, outer, inner, entries, self.clock)
+            write_backup(self.cluster, outer, inner, entries, self.clock, self.lease)
         except Fault as fault:
             if fault.code != "store-unreachable" and not self._may_exist():
                 self.uncommitted = packs

@@ -23,24 +23,31 @@ def wait_for_archive(
     clock: Clock,
     timeout: float,
     archiver: Callable[[], ArchiverState],
+    idle: Callable[[], None] = lambda: None,
 ) -> None:
     """Return when every segment is archived and, as far as the server still has it, byte-equal to its own.
 
-    `timeout` is seconds without any progress.  wal-not-archived, wal-differs.
+    `timeout` is seconds without any progress; `idle` is called now and then.  wal-not-archived, wal-differs.
     """
     for segment in segments:
-        _wait_for(archive, segment, clock, timeout, archiver)
+        _wait_for(archive, segment, clock, timeout, archiver, idle)
         compare_with_server(archive, segment, wal_directory, clock)
 
 
 def _wait_for(
-    archive: WalArchive, segment: Segment, clock: Clock, timeout: float, archiver: Callable[[], ArchiverState]
+    archive: WalArchive,
+    segment: Segment,
+    clock: Clock,
+    timeout: float,
+    archiver: Callable[[], ArchiverState],
+    idle: Callable[[], None],
 ) -> None:
     deadline = clock.monotonic() + timeout
     name = segment.name(archive.segment_size)
     while not is_archived(archive, segment):
         if clock.monotonic() >= deadline:
             raise not_archived(name, timeout, archiver())
+        idle()
         clock.sleep(POLL)
 
 

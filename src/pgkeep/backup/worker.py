@@ -78,6 +78,7 @@ class BackupWorker:
         self._told = 0
         self._checker = PageChecker()
         self._buffer = bytearray(CHUNK)
+        self._gathered = bytearray(CHUNK)
 
     def run(self, task: Task) -> TaskResult:
         report = Report()
@@ -91,6 +92,10 @@ class BackupWorker:
     def finish(self) -> Finished:
         return Finished(self._writer.finish(), self._base.live.bitmaps() if self._base else {})
 
+    def abandon(self) -> None:
+        """A result that nobody has read names packs that nobody else would remove."""
+        self._writer.discard()
+
     def _run(self, root: bytes, run: FileRun, report: Report) -> None:
         report.begin(run.length)
         path = os.path.join(root, run.path)
@@ -103,7 +108,8 @@ class BackupWorker:
         except OSError as error:
             raise _unreadable(path, error) from error
         try:
-            os.posix_fadvise(descriptor, run.start, run.length, os.POSIX_FADV_SEQUENTIAL)
+            if run.base is None or run.base.how is not How.SUMMARY:
+                os.posix_fadvise(descriptor, run.start, run.length, os.POSIX_FADV_SEQUENTIAL)
             if run.path.endswith(_RELMAP):
                 self._relmap(path, run, report)
             elif run.pages and run.base is not None:
@@ -151,24 +157,38 @@ class BackupWorker:
             report.settle(run.file, self._base.settle(run, file, self._writer))
 
     def _differing(self, descriptor: int, run: FileRun, file: InheritedFile) -> Iterator[tuple[Blocks, memoryview]]:
-        """Everything is read; what differs from the base, as (numbers within the file, pages)."""
+        """Everything is read; what differs from the base, as (numbers within the file, pages), a buffer at a time.
+
+        Few pages of a chunk differ, and to judge twenty costs as much as to judge two hundred.
+        """
+        gathered = np.frombuffer(self._gathered, np.uint8).reshape(-1, BLCKSZ)
+        found: list[Blocks] = []
+        held = 0
         for done in range(0, run.length, CHUNK):
             view = memoryview(self._buffer)[: min(CHUNK, run.length - done)]
             _read_exactly(descriptor, view, done)
             rows = file.differing(done // BLCKSZ, view)
-            if len(rows) == len(view) // BLCKSZ:
-                yield rows + done // BLCKSZ, view
-            elif len(rows):
-                pages = np.frombuffer(view, np.uint8).reshape(-1, BLCKSZ)[rows]
-                yield rows + done // BLCKSZ, pages.reshape(-1).data
+            if held + len(rows) > len(gathered):
+                yield np.concatenate(found), memoryview(self._gathered)[: held * BLCKSZ]
+                found, held = [], 0
+            np.take(
+                np.frombuffer(view, np.uint8).reshape(-1, BLCKSZ), rows, axis=0, out=gathered[held : held + len(rows)]
+            )
+            found.append(rows + done // BLCKSZ)
+            held += len(rows)
+        if held:
+            yield np.concatenate(found), memoryview(self._gathered)[: held * BLCKSZ]
 
     def _named(self, descriptor: int, run: FileRun, file: InheritedFile) -> Iterator[tuple[Blocks, memoryview]]:
         """What must be stored is known before it is read."""
         for blocks in file.named(descriptor):
             view = memoryview(self._buffer)[: len(blocks) * BLCKSZ]
             first = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
-            for at, end in zip(first.tolist(), [*first[1:].tolist(), len(blocks)], strict=True):
-                _read_exactly(descriptor, view[at * BLCKSZ : end * BLCKSZ], int(blocks[at]) * BLCKSZ)
+            runs = [*zip(first.tolist(), [*first[1:].tolist(), len(blocks)], blocks[first].tolist(), strict=True)]
+            for at, end, block in runs:
+                os.posix_fadvise(descriptor, block * BLCKSZ, (end - at) * BLCKSZ, os.POSIX_FADV_WILLNEED)
+            for at, end, block in runs:
+                _read_exactly(descriptor, view[at * BLCKSZ : end * BLCKSZ], block * BLCKSZ)
             yield blocks, view
 
     def _copy(self, descriptor: int, run: FileRun, report: Report) -> None:

@@ -110,24 +110,14 @@ def _numbers(first_block: Blocks, n: int) -> U32:
 def dated_pages(buf: Buffer) -> tuple[U64, Mask]:
     """(pd_lsn of every page, whether it can be believed), shapes (n,), from the headers alone.
 
-    Not believed is the LSN of a page that PageIsVerified would refuse by its header, or that is new (pd_upper = 0).  LSN
-    0 is believed: pages have it that were made at wal_level=minimal and never changed since.  ValueError if `buf` is
-    not whole pages.
+    Not believed is the LSN of a page that PageIsVerified would refuse by its header, or that is new (pd_upper = 0).
+    LSN 0 is believed: pages have it that were made at wal_level=minimal and never changed since.  ValueError if `buf`
+    is not whole pages.
     """
-    return _dated(_header(_words(buf), 3))
-
-
-def dated_headers(headers: bytes) -> tuple[U64, Mask]:
-    """As `dated_pages`, of the first HEADER_SIZE bytes of each page, one behind the other."""
-    return _dated(np.ascontiguousarray(np.frombuffer(headers, dtype="<u8").reshape(-1, HEADER_SIZE // 8).T))
-
-
-def _dated(header: U64) -> tuple[U64, Mask]:
-    first, second, third = header
-    lsns = _lsns(first)
+    first, second, third = _header(_words(buf), 3)
     dated: Mask = _sane(second, third)
     dated &= second >> np.uint64(48) != 0
-    return lsns, dated
+    return _lsns(first), dated
 
 
 def _sane(second: U64, third: U64) -> Mask:

@@ -7,11 +7,13 @@ together in one pack.  A pack becomes visible only as a whole, when it is full o
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pgkeep.clock import Clock
+from pgkeep.errors import Fault
 from pgkeep.format import names
 from pgkeep.format.codec import compress
 from pgkeep.format.footer import I64, U64, PageTable, encode_footer, frame_table
@@ -185,6 +187,12 @@ class PackWriter:
         self._repository.store.put(key, [self._header, memoryview(self._frames), *ending])
         self.written.append(WrittenPack(self._id, place, len(self._rows)))
         self._reset()
+
+    def discard(self) -> None:
+        """Remove the packs that it wrote; what cannot be removed nobody names, and a sweep takes it."""
+        for pack in self.written:
+            with suppress(Fault):
+                self._repository.store.delete(names.pack(self._cluster, pack.id))
 
     def finish(self) -> list[WrittenPack]:
         """Make the last pack durable; all packs that this writer wrote."""
