@@ -8,9 +8,9 @@ import pytest
 
 from pgkeep.errors import Fault
 from pgkeep.format import names
-from pgkeep.format.deletion import PinInfo
+from pgkeep.format.deletion import PinInfo, PinWindow
 from pgkeep.repo.lease import Lease
-from pgkeep.repo.pins import put_pin
+from pgkeep.repo.pins import pins, put_pin
 from pgkeep.repo.repository import cluster_named, open_repository
 from pgkeep.repo.walstock import read_pruned
 from pgkeep.retention.gather import gather
@@ -208,3 +208,25 @@ def _clock(day: str) -> BentClock:
 
 def _day(first: str, number: int) -> datetime:
     return datetime.fromisoformat(first).replace(tzinfo=UTC) + number * DAY
+
+
+def test_a_held_span_ends_where_it_ended_also_when_the_backup_that_told_it_is_gone() -> None:
+    """Held from noon of day 1 to noon of day 2: the backup of day 3 tells the last segment, and goes."""
+    made = lived(6)
+    base, behind = made.backups()[1], made.backups()[3]
+    before = made.segments()
+    numbers = {one.backup: one.first_segment for one in gather(made.cluster, made.clock.now()).backups}
+    noon = _day("2026-03-01", 1) + timedelta(hours=12)
+    window = PinWindow(begin=noon.isoformat(), end=(noon + DAY).isoformat(), timeline=1, why="the incident")
+    pin = PinInfo(backup=str(base), why="", until=None, by="", released=False, windows=[window])
+    put_pin(made.cluster, pin, made.clock)
+    made.prune(POLICY)
+    assert behind not in made.backups() and base in made.backups()
+    kept = [number for number in before if numbers[base] <= number <= numbers[behind]]
+    assert [number for number in made.segments() if number <= numbers[behind]] == kept
+    assert numbers[behind] + 1 not in made.segments()
+    assert pins(made.cluster)[base].windows[0].last == numbers[behind]
+    made.clock.at += LEASE
+    made.prune(POLICY)
+    assert set(kept) <= set(made.segments())
+    assert made.damage() == []

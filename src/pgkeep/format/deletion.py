@@ -74,6 +74,8 @@ class PinWindow(Record, frozen=True, kw_only=True):
     end: str
     timeline: TimelineId
     why: str
+    last: Natural | None = None
+    """Number of the last segment that is held; None while no backup began at or after `end`."""
 
 
 class PinInfo(Record, frozen=True, kw_only=True):

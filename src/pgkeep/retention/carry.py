@@ -1,5 +1,6 @@
 """Carrying a plan out, in the order that is right wherever it is stopped.
 
+0. What is only known by backups that go is written down: the last segment of a held span.
 1. The manifests that go, each marked first (repo.deleting).  From here on their packs and WAL are only superfluous.
 2. The facts are read again.  WAL goes that was in the plan and that *still* nothing needs: a hold or a restore that
    came meanwhile is heard.
@@ -25,6 +26,7 @@ from pgkeep.repo.repository import Cluster, refuse_unknown_features
 from pgkeep.repo.sweep import SweepResult, sweep
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.repo.walstock import WalObject, delete_wal, drop_indexes, record_pruned, wal_stock
+from pgkeep.retention.holds import settle
 from pgkeep.retention.plan import GoingWal, RetentionPlan
 from pgkeep.values.ids import BackupId
 
@@ -62,6 +64,7 @@ def carry_out(
     refuse_unknown_features(cluster.repository.store, "write")
     run = _Prune(cluster, clock, announce)
     with Lease.take(cluster, clock, purpose="prune") as lease:
+        settle(cluster, plan.spans, clock)
         run.retire(plan, lease)
         segments, size = run.delete_wal(plan, plan_again(), lease) if plan.wal_goes else (0, 0)
     swept = run.sweep(wait=wait)

@@ -99,6 +99,8 @@ class HeldWindow:
     timeline: int
     begin: datetime
     end: datetime
+    last: int | None = None
+    """The last segment that it needs; None while that is not written down."""
 
 
 @dataclass(frozen=True, slots=True)

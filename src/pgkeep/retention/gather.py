@@ -149,7 +149,7 @@ def _holds(cluster: Cluster, now: datetime) -> Iterator[Hold]:
         for one in pin.windows:
             begin = _moment(one.begin) or datetime.min.replace(tzinfo=UTC)
             end = _moment(one.end) or datetime.max.replace(tzinfo=UTC)
-            yield Hold(backup, one.why, HeldWindow(one.timeline, begin, end))
+            yield Hold(backup, one.why, HeldWindow(one.timeline, begin, end, one.last))
 
 
 def _moment(text: str) -> datetime | None:

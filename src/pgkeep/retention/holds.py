@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,6 +23,7 @@ from pgkeep.repo.pins import holds, pins, put_pin
 from pgkeep.repo.repository import Cluster
 from pgkeep.retention.facts import BackupFacts, RetentionFacts
 from pgkeep.retention.lineages import Lineage
+from pgkeep.retention.plan import SettledSpan
 from pgkeep.values.ids import BackupId
 
 
@@ -88,6 +89,22 @@ def hold_span(
     pin = _pin(cluster, base.backup, clock)
     window = PinWindow(begin=begin.isoformat(), end=end.isoformat(), timeline=lineage.timeline, why=note)
     return _put(cluster, replace(pin, windows=[*pin.windows, window]), by, clock)
+
+
+def settle(cluster: Cluster, spans: Iterable[SettledSpan], clock: Clock) -> None:
+    """Write down the last segments of held spans, while the backups that tell them are there.  The store's faults."""
+    for span in spans:
+        pin = _pin(cluster, span.hold.backup, clock)
+        windows = [_settled(one, span) for one in pin.windows]
+        if windows != pin.windows:
+            put_pin(cluster, replace(pin, windows=windows), clock)
+
+
+def _settled(one: PinWindow, span: SettledSpan) -> PinWindow:
+    window = span.hold.window
+    assert window is not None, "only spans are settled"
+    same = (one.end, one.timeline) == (window.end.isoformat(), window.timeline)
+    return replace(one, last=span.last) if same and one.last is None else one
 
 
 def release(cluster: Cluster, backup: BackupId, by: str, clock: Clock) -> PinInfo:

@@ -9,14 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from itertools import groupby, islice
 
 from pgkeep.catalog.timelines import continues
 from pgkeep.repo.walstock import WalObject
 from pgkeep.retention.calendar import representatives, succession
-from pgkeep.retention.facts import ArchiveFacts, BackupFacts, Hold, RetentionFacts, Unreadable
+from pgkeep.retention.facts import ArchiveFacts, BackupFacts, HeldWindow, Hold, RetentionFacts, Unreadable
 from pgkeep.retention.lineages import Lineage, lineages
 from pgkeep.retention.needs import (
     NeededWal,
@@ -102,6 +102,14 @@ class Freed:
 
 
 @dataclass(frozen=True, slots=True)
+class SettledSpan:
+    """A held span of which the last segment is known now, by a backup that may go."""
+
+    hold: Hold
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
 class RetentionPlan:
     """See the module's docstring; backups are in the order of their names."""
 
@@ -115,6 +123,8 @@ class RetentionPlan:
     wal_goes: tuple[GoingWal, ...]
     freed: Freed
     warnings: tuple[str, ...] = ()
+    spans: tuple[SettledSpan, ...] = ()
+    """To be written down before anything goes."""
 
     def reasons(self, backup: BackupId) -> tuple[Reason, ...]:
         """Why a backup stays; () when it goes, or is not known."""
@@ -128,6 +138,7 @@ def plan_retention(
 
     Fault `usage` when several branches live and nobody said which.
     """
+    facts = replace(facts, backups=tuple(sorted(facts.backups, key=lambda one: one.backup)))
     anchor = anchor_of(facts, now)
     if policy is None:
         return _keep_everything(facts, anchor)
@@ -154,7 +165,21 @@ def plan_retention(
         wal,
         _freed(facts, goes, wal),
         tuple(_warnings(facts)),
+        tuple(_settled(facts, found)),
     )
+
+
+def _settled(facts: RetentionFacts, found: Sequence[Lineage]) -> Iterator[SettledSpan]:
+    backups = {backup.backup: backup for backup in facts.backups}
+    for hold in facts.holds:
+        base = backups.get(hold.backup)
+        if base is None or hold.window is None or hold.window.last is not None:
+            continue
+        for lineage in _lineages_of(base, found):
+            last = last_of_span(lineage, hold.window)
+            if last is not None and hold.window.timeline in lineage.history.timelines():
+                yield SettledSpan(hold, last)
+                break
 
 
 def anchor_of(facts: RetentionFacts, now: datetime) -> datetime:
@@ -177,7 +202,7 @@ class _Reasons:
     """Reasons by backup, collected rule by rule."""
 
     def __init__(self, facts: RetentionFacts) -> None:
-        self._backups = {one.backup: one for one in sorted(facts.backups, key=lambda one: one.backup)}
+        self._backups = {one.backup: one for one in facts.backups}
         self._unreadable = facts.unreadable
         self.kept: dict[BackupId, list[Reason]] = {}
 
@@ -301,7 +326,7 @@ def _needed_by_people(facts: RetentionFacts, found: Sequence[Lineage]) -> Iterat
         if hold.window is not None and base is not None:
             for lineage in _lineages_of(base, found):
                 if hold.window.timeline in lineage.history.timelines():
-                    last = _segment_after(lineage, hold.window.end)
+                    last = last_of_span(lineage, hold.window)
                     yield from behind(base, lineage, f"hold: {hold.note}", last)
     for lease in facts.leases:
         for name in lease.backups if lease.reads_wal else ():
@@ -317,13 +342,15 @@ def _lineages_of(backup: BackupFacts, found: Sequence[Lineage]) -> Iterator[Line
             yield lineage
 
 
-def _segment_after(lineage: Lineage, moment: datetime) -> int | None:
-    """The segment in which the first backup began that started at or after a moment: the WAL before holds it.
+def last_of_span(lineage: Lineage, window: HeldWindow) -> int | None:
+    """The last segment that a held span needs: where the first backup began that started at or after its end.
 
     None when there is none yet.  The server's own clock on both sides; when WAL was archived would say less, because it
     may be archived late.
     """
-    return next((one.first_segment for one in lineage.reachable if one.started >= moment), None)
+    if window.last is not None:
+        return window.last
+    return next((one.first_segment for one in lineage.reachable if one.started >= window.end), None)
 
 
 def _going_wal(archive: ArchiveFacts, needed: Iterable[NeededWal]) -> Iterator[GoingWal]:
