@@ -83,13 +83,15 @@ def _flipped_bytes(kept: Kept, copy: Path) -> None:
     root = _copy(kept, copy)
     for pattern in ("*/packs/*", "*/backups/*", "*/wal/*/*/*/*"):
         objects = [path for path in sorted(root.glob(pattern)) if not path.name.startswith(".")]
+        users = {path.name: _users(root, path.name) for path in objects if "/packs/" in str(path)}
         for path in chance.sample(objects, min(4, len(objects))):
             whole = path.read_bytes()
             _flip(path, chance)
             report = _verify(root)
             assert not report.is_sound, path
             if "/packs/" in str(path):
-                assert sum(not verdict.is_sound for verdict in report.backups) == 1, path
+                damaged = {verdict.backup for verdict in report.backups if not verdict.is_sound}
+                assert damaged == users[path.name], path
             path.write_bytes(whole)
     assert _verify(root).is_sound
 
@@ -106,12 +108,14 @@ def _missing_objects(kept: Kept, copy: Path, first: str, second: str) -> None:
     for number, pattern in enumerate(("*/packs/*", "*/wal/*/*/*/*")):
         root = _copy(kept, copy)
         victims = [path for path in sorted(root.glob(pattern)) if len(path.name) in (24, 32)]
-        victims[len(victims) // 2].unlink()
+        victim = victims[len(victims) // 2]
+        users = _users(root, victim.name) if number == 0 else set()
+        victim.unlink()
         report = _verify(root)
         assert not report.is_sound, victims
         if number == 0:
             damaged = [verdict for verdict in report.backups if not verdict.is_sound]
-            assert [verdict.backup in (first, second) for verdict in damaged] == [True]
+            assert {verdict.backup for verdict in damaged} == users <= {first, second}
             assert "missing" in damaged[0].problems[0]
         else:
             assert any("missing" in problem for problem in report.wal_problems), report

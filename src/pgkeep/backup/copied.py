@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pgkeep.backup.report import DOUBTFUL, PLACED, SETTLED, Reported, Rows, Settled
 from pgkeep.format.footer import I64, U32
 from pgkeep.format.manifest import PackRef, Place, live_bitmap
+from pgkeep.repo.packtables import joined
 from pgkeep.repo.packwriter import WrittenPack
 from pgkeep.values.ids import ObjectId
 
@@ -60,16 +61,12 @@ def _row(pack: WrittenPack) -> PackRef:
 
 def joined_live(parts: Iterable[Mapping[ObjectId, bytes]]) -> dict[ObjectId, bytes]:
     """By pack the frames that any of the workers' files need."""
-    joined: dict[ObjectId, bytes] = {}
+    live: dict[ObjectId, bytes] = {}
     for part in parts:
         for pack, bits in part.items():
-            known = joined.get(pack)
-            joined[pack] = bits if known is None else _either(known, bits)
-    return joined
-
-
-def _either(one: bytes, other: bytes) -> bytes:
-    return (np.frombuffer(one, np.uint8) | np.frombuffer(other, np.uint8)).tobytes()
+            known = live.get(pack)
+            live[pack] = bits if known is None else joined(known, bits)
+    return live
 
 
 @dataclass(frozen=True, slots=True, eq=False)

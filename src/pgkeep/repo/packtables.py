@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
@@ -26,7 +25,6 @@ MEMORY: Final = 64 << 20
 _READER_COST: Final = 1 << 16
 _MARKS: Final = 1 << 16
 """Runs that are gathered before their frames are looked up."""
-_Bits = npt.NDArray[np.bool_]
 V = TypeVar("V")
 
 
@@ -126,7 +124,8 @@ class LiveFrames:
 
     def __init__(self, tables: PackTables) -> None:
         self._tables = tables
-        self._live: dict[ObjectId, _Bits] = {}
+        self._live: dict[ObjectId, bytes] = {}
+        """Bitmaps: as columns of numbers, those of fifty thousand packs would take eight times as much."""
         self._pending: defaultdict[tuple[ObjectId, FrameKind], list[tuple[int, int]]] = defaultdict(list)
         self._waiting = 0
 
@@ -163,17 +162,26 @@ class LiveFrames:
         steps = np.bincount(first, minlength=len(frames) + 1) - np.bincount(last + 1, minlength=len(frames) + 1)
         # Between the first and the last frame of a run there may be frames of other kinds.
         covered = (np.cumsum(steps[: len(frames)]) > 0) & (frames.kind == kind)
+        bits = live_bitmap(covered)
         known = self._live.get(pack)
-        self._live[pack] = covered if known is None else known | covered
+        self._live[pack] = bits if known is None else joined(known, bits)
 
     def unmarked(self, packs: Iterable[PackRef]) -> dict[ObjectId, int]:
         """How many needed frames the packs' own bitmaps do not name, where there are any."""
         self._settle()
-        declared = {pack.id: np.unpackbits(np.frombuffer(pack.live, np.uint8), bitorder="little") for pack in packs}
-        missing = {pack: int((bits & (declared[pack][: len(bits)] == 0)).sum()) for pack, bits in self._live.items()}
-        return {pack: count for pack, count in missing.items() if count}
+        missing: dict[ObjectId, int] = {}
+        for pack in packs:
+            needed = int.from_bytes(self._live.get(pack.id, b""), "little")
+            if count := (needed & ~int.from_bytes(pack.live, "little")).bit_count():
+                missing[pack.id] = count
+        return missing
 
     def bitmaps(self) -> dict[ObjectId, bytes]:
         """By pack, as a manifest has them."""
         self._settle()
-        return {pack: live_bitmap(bits) for pack, bits in self._live.items()}
+        return self._live
+
+
+def joined(one: bytes, other: bytes) -> bytes:
+    """The frames that either bitmap of a pack names."""
+    return (np.frombuffer(one, np.uint8) | np.frombuffer(other, np.uint8)).tobytes()
