@@ -118,8 +118,9 @@ def _picture(one: IncarnationView, width: int) -> Iterator[Text]:
 
 
 def _legend(one: IncarnationView) -> str:
-    pruned = "  - pruned" if any(holes(branch) != branch.lost for branch in one.branches) else ""
-    return f"B backup  = WAL  . missing WAL{pruned}  ` left its parent  > goes on"
+    pruned = any(holes(branch) != branch.lost for branch in one.branches)
+    missing = ". missing  - pruned" if pruned else ". missing WAL"
+    return f"B backup  = WAL  {missing}  ` left its parent  > goes on"
 
 
 class _Scale:

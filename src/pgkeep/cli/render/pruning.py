@@ -105,7 +105,7 @@ def plan_text(plan: RetentionPlan, cluster: str, zone: str, width: int) -> Rende
     if plan.stays:
         parts += [_stays(plan.stays, width), Text()]
     if plan.goes:
-        parts += [_goes(plan.goes, width), Text()]
+        parts += [Text(f"No rule keeps {plural(len(plan.goes), 'backup')}:"), _goes(plan.goes, width), Text()]
     parts += [facts([*_windows(plan), *_wal(plan), *_frees(plan)])]
     return Group(*parts, *(_warning(text) for text in plan.warnings))
 
@@ -133,11 +133,9 @@ def _why(one: Staying) -> Cell:
 
 
 def _goes(goes: Sequence[Going], width: int) -> RenderableType:
-    rows = [
-        (one.backup, _started(one.facts.started), f"no rule keeps it{'; ' + one.note if one.note else ''}")
-        for one in goes
-    ]
-    return _columns(("GOES", "STARTED", "WHY"), rows, width)
+    """Every one of them by name: nothing is deleted that was not shown."""
+    rows = [(one.backup, _started(one.facts.started), one.note) for one in goes]
+    return _columns(("GOES", "STARTED", "NOTE" if any(one.note for one in goes) else ""), rows, width)
 
 
 def _columns(columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) -> RenderableType:
@@ -203,6 +201,8 @@ def result_text(result: PruneResult, now: datetime) -> RenderableType:
 
 
 def _deleted(result: PruneResult) -> str:
+    if not result.backups and not result.segments:
+        return "no backup and no WAL"
     backups = plural(len(result.backups), "backup")
     return f"{backups}, {plural(result.segments, 'WAL segment')} of {show_size(result.wal_bytes)}"
 

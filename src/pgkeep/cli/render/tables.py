@@ -10,7 +10,7 @@ from rich.text import Text
 Cell = str | Text
 
 
-WRAPPED = frozenset({"LABEL", "WHY"})
+WRAPPED = frozenset({"LABEL", "WHY", "NOTE"})
 """Columns whose text may go on in the next line."""
 
 
