@@ -21,12 +21,13 @@ from benchmarks import bounds, report
 from benchmarks.archiving import drain_race, push_again_race
 from benchmarks.contenders import NAMES, contenders
 from benchmarks.data import SCALES, data_set
+from benchmarks.delta import delta_race
 from benchmarks.incremental import incremental_races
 from benchmarks.race import Course, Result, backup_race, clusters, restore_race
 from benchmarks.recovery import recovery_race
 from benchmarks.server import RaceError, Site, find_programs
 
-RACES = ("backup", "restore", "incremental", "drain", "push-again", "recovery", "bounds")
+RACES = ("backup", "restore", "delta", "incremental", "drain", "push-again", "recovery", "bounds")
 
 
 def main() -> int:
@@ -124,7 +125,7 @@ def _names(options: argparse.Namespace, console: Console) -> list[str]:
 
 
 def _races(course: Course, races: list[str]) -> Iterator[Result]:
-    """A restore race without a backup race still needs one backup of each: the warm-up's."""
+    """A race of restores without one of backups still needs one backup of each: the warm-up's."""
     if "drain" in races:
         yield drain_race(course)
     if "push-again" in races:
@@ -133,7 +134,7 @@ def _races(course: Course, races: list[str]) -> Iterator[Result]:
         yield recovery_race(course)
     if "incremental" in races:
         yield from incremental_races(course)
-    if not {"backup", "restore"} & set(races):
+    if not {"backup", "restore", "delta"} & set(races):
         return
     with clusters(course) as servers:
         if "backup" in races:
@@ -142,6 +143,8 @@ def _races(course: Course, races: list[str]) -> Iterator[Result]:
             backup_race(replace(course, pairs=0), servers)
         if "restore" in races:
             yield restore_race(course)
+        if "delta" in races:
+            yield delta_race(course)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,10 @@ class Contender(Protocol):
         """The newest backup into `target` (empty, there); () for a tool that has no restore."""
         ...
 
+    def delta(self, target: Path) -> tuple[str, ...]:
+        """The same over what is in `target`, changing only what differs; () for a tool that cannot."""
+        ...
+
     def phases(self, lines: Sequence[Line]) -> Phases: ...
 
 
@@ -143,6 +147,9 @@ class PgBackRest:
     def restore(self, target: Path) -> tuple[str, ...]:
         return self._command("restore", f"--pg1-path={target}")
 
+    def delta(self, target: Path) -> tuple[str, ...]:
+        return self._command("restore", "--delta", f"--pg1-path={target}")
+
     def phases(self, lines: Sequence[Line]) -> Phases:
         return Phases(
             checkpoint=_between(lines, "backup start: backup begins", "backup start archive ="),
@@ -200,6 +207,9 @@ class PgBaseBackup:
         return self.site.work / self.name
 
     def restore(self, target: Path) -> tuple[str, ...]:
+        return ()
+
+    def delta(self, target: Path) -> tuple[str, ...]:
         return ()
 
     def phases(self, lines: Sequence[Line]) -> Phases:
@@ -271,6 +281,9 @@ class PgKeep:
 
     def restore(self, target: Path) -> tuple[str, ...]:
         return (self.program, "--config", str(self._config), "restore", str(target), "--latest")
+
+    def delta(self, target: Path) -> tuple[str, ...]:
+        return (*self.restore(target), "--delta", "--yes")
 
     def phases(self, lines: Sequence[Line]) -> Phases:
         return Phases(

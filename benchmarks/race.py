@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from benchmarks.contenders import Contender, Phases
 from benchmarks.data import DataSet, digest, tree_size
@@ -17,6 +18,15 @@ from benchmarks.measure import Cost, tree_ticks
 from benchmarks.server import RaceError, Server, Site, running
 
 Say = Callable[[str], None]
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
+"""Who takes part in a race: contenders, or something about them."""
 _ARCHIVE_PATIENCE = 120.0  # seconds until an archive_command that does not succeed is a failure
 
 
@@ -78,7 +88,7 @@ def paired_ratios(result: Result, name: str, reference: str, measure: Measure) -
     return [one / other for one, other in values if one is not None and other]
 
 
-def rounds(contenders: Sequence[Contender], pairs: int) -> list[list[Contender]]:
+def rounds(contenders: Sequence[N], pairs: int) -> list[list[N]]:
     """The order of the runs: a warm-up round, then `pairs` rounds; every other one is turned round."""
     forward, backward = list(contenders), list(reversed(contenders))
     return [backward if number % 2 == 0 else forward for number in range(pairs + 1)]
@@ -155,13 +165,13 @@ def restore_race(course: Course) -> Result:
 
     result = race(course, "restore", able, once)
     for contender in able:
-        _prove(site, home / contender.name, course.source)
+        prove(site, home / contender.name, course.source)
         course.say(f"  {contender.name}: the restored server holds the same rows")
     shutil.rmtree(home)
     return result
 
 
-def race(course: Course, name: str, field: Sequence[Contender], once: Callable[[Contender], Run]) -> Result:
+def race(course: Course, name: str, field: Sequence[N], once: Callable[[N], Run]) -> Result:
     runs = []
     for number, order in enumerate(rounds(field, course.pairs)):
         for contender in order:
@@ -173,7 +183,7 @@ def race(course: Course, name: str, field: Sequence[Contender], once: Callable[[
     return Result(name, tuple(runs))
 
 
-def _prove(site: Site, restored: Path, source: DataSet) -> None:
+def prove(site: Site, restored: Path, source: DataSet) -> None:
     """Recover the restored cluster, without letting it archive, and compare its rows with the data set's."""
     with running(site, restored, "archive_mode=off") as server:
         found = digest(server)

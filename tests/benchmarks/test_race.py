@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.contenders import PgBackRest, PgBaseBackup, PgKeep, Phases
+from benchmarks.contenders import Contender, PgBackRest, PgBaseBackup, PgKeep, Phases
 from benchmarks.measure import Cost, Line
 from benchmarks.race import Result, Run, median, paired_ratios, rounds
 from benchmarks.server import Site
@@ -18,7 +18,8 @@ def _run(name: str, wall: float, checkpoint: float | None = None) -> Run:
 
 
 def test_each_round_has_everybody_and_the_order_turns_round() -> None:
-    first, second = PgBackRest(_SITE, "pgbackrest"), PgBaseBackup(_SITE)
+    first: Contender = PgBackRest(_SITE, "pgbackrest")
+    second: Contender = PgBaseBackup(_SITE)
     order = [[one.name for one in field] for field in rounds([first, second], 3)]
     there, back = ["pgbackrest", "pg_basebackup"], ["pg_basebackup", "pgbackrest"]
     assert order == [back, there, back, there]
