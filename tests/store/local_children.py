@@ -169,14 +169,14 @@ def unmounted_in_a_put(root: str) -> None:
     _mount(root, "size=2m")
     store = LocalStore(root)
     store.put("a/b", [b"x"])
-    real = files.create_temporary
+    real = files.create
 
-    def too_late(folder: str) -> tuple[int, str]:
-        files.create_temporary = real
+    def too_late(path: str) -> int:
+        files.create = real
         subprocess.run(["umount", root], check=True)
-        return real(folder)
+        return real(path)
 
-    files.create_temporary = too_late
+    files.create = too_late
     assert code_of(lambda: store.put("a/c", [b"x"])) == "store-unreachable"
     assert os.listdir(root) == [], "nothing may be written below the mount point"
 

@@ -164,17 +164,18 @@ def test_an_error_after_the_link_is_ambiguous(root: str, monkeypatch: pytest.Mon
 
 
 def test_a_put_outlives_deletes_that_take_its_folders(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    create = files.create_temporary
+    create = files.create
     lost: list[str] = []
 
-    def after_a_delete(folder: str) -> tuple[int, str]:
+    def after_a_delete(path: str) -> int:
+        folder = os.path.dirname(path)
         if os.path.isdir(folder) and len(lost) < 5:
             lost.append(folder)
             os.removedirs(folder)
             os.makedirs(root, exist_ok=True)
-        return create(folder)
+        return create(path)
 
-    monkeypatch.setattr(files, "create_temporary", after_a_delete)
+    monkeypatch.setattr(files, "create", after_a_delete)
     LocalStore(root).put("a/b/c", [b"x"])
     assert len(lost) == 5
     assert listed(LocalStore(root)) == ["a/b/c"]

@@ -47,10 +47,20 @@ def _meaning(error: OSError) -> tuple[str, str, str]:
     return "store-unreachable", "the file system failed", "check the mount and the kernel's log, then try again"
 
 
+def temporary_in(folder: str) -> str:
+    """The path of an unfinished file in `folder` that nobody else uses."""
+    return f"{folder}/{TEMPORARY}{os.urandom(8).hex()}"
+
+
+def create(path: str) -> int:
+    """A new empty file, for this account alone: its descriptor, open for writing."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
 def create_temporary(folder: str) -> tuple[int, str]:
-    """A new empty file in `folder`, for this account alone: its descriptor, open for writing, and its path."""
-    path = f"{folder}/{TEMPORARY}{os.urandom(8).hex()}"
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), path
+    """A new unfinished file in `folder`: its descriptor, open for writing, and its path."""
+    path = temporary_in(folder)
+    return create(path), path
 
 
 def write_all(descriptor: int, parts: Iterable[bytes | memoryview]) -> None:

@@ -235,8 +235,11 @@ class LocalStore:
 
     def _write(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         folder = self._folder(key)
-        descriptor, temporary = self._create_temporary(key)
+        # Named before it is made: an interrupt that comes with it finds it.
+        temporary = files.temporary_in(folder)
+        descriptor = -1
         try:
+            descriptor = self._create(key, temporary)
             _write_parts(descriptor, parts)
             os.fsync(descriptor)
             # Ours or not: whoever made these directories may not have got to their fsync yet.
@@ -245,19 +248,20 @@ class LocalStore:
         finally:
             with suppress(OSError):
                 os.unlink(temporary)
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
         with suppress(FileNotFoundError):  # gone only if somebody deleted the object meanwhile
             files.sync_folder(folder)
 
-    def _create_temporary(self, key: str) -> tuple[int, str]:
+    def _create(self, key: str, temporary: str) -> int:
         """A temporary file beside `key`; from now on its directory is not empty, so no delete removes it."""
         for _ in range(_FOLDER_ATTEMPTS):
             try:
-                return files.create_temporary(self._folder(key))
+                return files.create(temporary)
             except FileNotFoundError:
                 self._check_root()
                 self._make_folders(key)
-        return files.create_temporary(self._folder(key))
+        return files.create(temporary)
 
     def _make_folders(self, key: str) -> None:
         for folder in keys.folders_of(key):
