@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgkeep.errors import Fault
 from pgkeep.format.frame import FrameKind, decode_pieces, split_frame
 from pgkeep.format.limits import FRAME_DATA, MAX_ADD, PACK_FRAMES
 from pgkeep.repo import check
@@ -19,6 +20,7 @@ from pgkeep.store.memory import MemoryStore
 from pgkeep.values.ids import ObjectId
 from tests.format.samples import CLUSTER, StepClock, entropy
 from tests.repo.made import PAGE
+from tests.store.faulty import Effect, FaultyStore, Strike
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,23 @@ def repository() -> Repository:
     return create_repository(MemoryStore(), StepClock(), "test", entropy("packs"))
 
 
-def writer_of(repo: Repository, target: int) -> PackWriter:
-    return PackWriter(repo, CLUSTER, StepClock(), page_size=PAGE, pack_target=target, level=1)
+def writer_of(repo: Repository, target: int, *, ahead: bool = False) -> PackWriter:
+    return PackWriter(repo, CLUSTER, StepClock(), page_size=PAGE, pack_target=target, level=1, ahead=ahead)
 
 
 @settings(max_examples=30)
-@given(adds, st.sampled_from([1, 100_000, 1 << 30]))
-def test_every_unit_is_read_back(wanted: list[Add], target: int) -> None:
+@given(adds, st.sampled_from([1, 100_000, 1 << 30]), st.booleans())
+def test_every_unit_is_read_back(wanted: list[Add], target: int, ahead: bool) -> None:
     repo = repository()
-    writer = writer_of(repo, target)
+    writer = writer_of(repo, target, ahead=ahead)
     placed: list[tuple[Add, ObjectId, int]] = []
     for add in wanted:
-        data = memoryview(bytearray(add.data()))
+        headroom = add.seed % 3 * 2048
+        data = memoryview(bytearray(headroom) + add.data())
         if add.kind is FrameKind.PAGES:
-            pack, ordinal = writer.add_pages(add.path, add.start, data, add.lsns())
+            pack, ordinal = writer.add_pages(add.path, add.start, data, add.lsns(), headroom)
         else:
-            pack, ordinal = writer.add_bytes(add.path, add.start, data, add.kind)
+            pack, ordinal = writer.add_bytes(add.path, add.start, data[headroom:], add.kind)
         data[:] = b"\xee" * len(data)  # the caller's buffer is the caller's again
         placed.append((add, pack, ordinal))
     written = {pack.id: pack for pack in writer.finish()}
@@ -158,3 +161,15 @@ def test_nothing_added_is_nothing_written() -> None:
     repo = repository()
     assert writer_of(repo, 1).finish() == []
     assert not list(repo.store.list(f"{CLUSTER}/"))
+
+
+def test_a_put_that_fails_behind_the_writers_back_is_told() -> None:
+    for nth in (1, 3):  # while others follow, and at the end
+        repo = repository()
+        store = FaultyStore(repo.store, Strike(Effect.BEFORE, "put", nth))
+        writer = writer_of(replace(repo, store=store), 1, ahead=True)
+        with pytest.raises(Fault) as fault:
+            for number in range(3):
+                writer.add_bytes(b"file", number, memoryview(np.random.default_rng(number).bytes(200_000)))
+            writer.finish()
+        assert fault.value.code == "store-unreachable"

@@ -20,7 +20,7 @@ from pgkeep.format.manifest import Place
 from pgkeep.pg.page import BLCKSZ, PageChecker, PageReport
 from pgkeep.pg.relmap import RELMAP_NAME, read_relmap
 from pgkeep.repo.check import RepositoryAddress
-from pgkeep.repo.packwriter import PackWriter, WrittenPack
+from pgkeep.repo.packwriter import HEADROOM, PackWriter, WrittenPack
 from pgkeep.values.ids import ClusterUuid, ObjectId
 
 CHUNK: Final = 2 << 20
@@ -54,7 +54,7 @@ class TaskResult:
     stored: int
     """Bytes of this worker's packs, the one that is being filled included."""
     packs: tuple[ObjectId, ...]
-    """Packs that this worker has put into the store since the last result."""
+    """Packs that this worker has put into the store since the last result, or has begun to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,15 @@ class BackupWorker:
     def __init__(self, settings: WorkerSettings) -> None:
         repository = settings.repository.open()
         self._settings = settings
-        self._writer = PackWriter(repository, settings.cluster, SystemClock(), page_size=BLCKSZ, level=settings.level)
+        self._writer = PackWriter(
+            repository, settings.cluster, SystemClock(), page_size=BLCKSZ, level=settings.level, ahead=True
+        )
         self._keys = repository.keys
         self._base = Inheritance(repository, settings.cluster, settings.base) if settings.base else None
         self._told = 0
         self._checker = PageChecker()
-        self._buffer = bytearray(CHUNK)
+        self._memory = memoryview(bytearray(HEADROOM + CHUNK))
+        self._buffer = self._memory[HEADROOM:]
         self._gathered = bytearray(CHUNK)
 
     def run(self, task: Task) -> TaskResult:
@@ -211,7 +214,7 @@ class BackupWorker:
         blocks = np.arange(first, first + len(view) // BLCKSZ)
         seen = self._judge(descriptor, run, blocks, view, report)
         report.store(len(blocks))
-        return self._writer.add_pages(run.path, first, view, seen.lsns)
+        return self._writer.add_pages(run.path, first, self._memory[: HEADROOM + len(view)], seen.lsns, HEADROOM)
 
     def _judge(self, descriptor: int, run: FileRun, blocks: Blocks, view: memoryview, report: Report) -> PageReport:
         """Check the pages `blocks` (numbers within the file) that `view` holds; wrong ones are reported."""

@@ -2,13 +2,19 @@
 
 One writer serves one process.  Adding returns (pack id, ordinal of the first unit); units added by one call lie
 together in one pack.  A pack becomes visible only as a whole, when it is full or at `finish`.
+
+A writer that is `ahead` puts a full pack into the store by a thread while it fills the next one: at most two are in
+memory.  What the thread met is raised by a later call, at the latest by `finish`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -26,10 +32,13 @@ from pgkeep.format.tail import FooterPlace
 from pgkeep.repo.repository import Entropy, Repository, microseconds
 from pgkeep.values.ids import ClusterUuid, ObjectId
 
+HEADROOM: Final = 4096
+"""Bytes before pages that let their first frame be made in place, whatever its file's path."""
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenPack:
-    """A pack that is durable in the store."""
+    """A pack that is durable in the store, or, of a writer that is `ahead`, on its way there until `finish`."""
 
     id: ObjectId
     footer: FooterPlace
@@ -47,12 +56,21 @@ class _Pending:
     """Bytes of the pieces table, at most."""
 
 
+def _plain(table: bytes, pending: _Pending, ending: memoryview | None) -> bytes | memoryview:
+    """A frame's plain bytes.  `ending` ends with its last piece, and may be overwritten before that."""
+    if ending is not None and len(pending.data) == 1 and len(ending) >= len(table) + pending.size:
+        frame = ending[len(ending) - pending.size - len(table) :]
+        frame[: len(table)] = table
+        return frame
+    return b"".join((table, *pending.data))
+
+
 class PackWriter:
     """See the module's docstring.  `level` is zstd's; sizes in bytes."""
 
     def __init__(
         self, repository: Repository, cluster: ClusterUuid, clock: Clock, *, page_size: int, level: int = 1,
-        pack_target: int = PACK_TARGET, entropy: Entropy = os.urandom,
+        pack_target: int = PACK_TARGET, entropy: Entropy = os.urandom, ahead: bool = False,
     ) -> None:  # fmt: skip
         self._repository = repository
         self._cluster = cluster
@@ -61,6 +79,8 @@ class PackWriter:
         self._level = level
         self._target = pack_target
         self._entropy = entropy
+        self._thread = ThreadPoolExecutor(1, "pack-writer") if ahead else None
+        self._under_way: Future[None] | None = None
         self.written: list[WrittenPack] = []
         self._reset()
 
@@ -82,13 +102,19 @@ class PackWriter:
         """Bytes of the packs written so far, the one that is being filled included."""
         return sum(pack.footer.object_length for pack in self.written) + self._stored
 
-    def add_pages(self, path: bytes, first_block: int, data: memoryview, lsns: U64) -> tuple[ObjectId, int]:
-        """Whole pages of one file from `first_block` (of the file); `lsns` their pd_lsn, uint64 (pages,)."""
-        pages = len(data) // self._page_size
-        if len(data) % self._page_size or len(lsns) != pages:
-            raise ValueError(f"{len(data)} bytes with {len(lsns)} LSNs are no whole pages of {self._page_size} bytes")
-        place = self._begin_pages(data, lsns)
-        self._add(FrameKind.PAGES, path, first_block, data, self._page_size)
+    def add_pages(
+        self, path: bytes, first_block: int, data: memoryview, lsns: U64, headroom: int = 0
+    ) -> tuple[ObjectId, int]:
+        """Whole pages of one file from `first_block` (of the file); `lsns` their pd_lsn, uint64 (pages,).
+
+        With `headroom`, so many bytes of `data` come before the pages, and all of it is overwritten: frames are made in
+        place, which spares a copy.
+        """
+        pages = data[headroom:]
+        if len(pages) != len(lsns) * self._page_size:
+            raise ValueError(f"{len(pages)} bytes with {len(lsns)} LSNs are no whole pages of {self._page_size} bytes")
+        place = self._begin_pages(pages, lsns)
+        self._add(FrameKind.PAGES, path, first_block, data, self._page_size, headroom)
         return place
 
     def _begin_pages(self, data: memoryview, lsns: U64) -> tuple[ObjectId, int]:
@@ -139,13 +165,13 @@ class PackWriter:
             or self._units[FrameKind.PAGES] + pages > MAX_PACK_PAGES
         )
 
-    def _add(self, kind: FrameKind, path: bytes, start: int, data: memoryview, unit: int) -> None:
-        at = 0
+    def _add(self, kind: FrameKind, path: bytes, start: int, data: memoryview, unit: int, headroom: int = 0) -> None:
+        at = headroom
         while at < len(data):
             pending = self._pending[kind]
             room = (FRAME_DATA - pending.size) // unit * unit
             taken = data[at : at + room]
-            pending.pieces.append(Piece(path, start + at // unit, len(taken) // unit))
+            pending.pieces.append(Piece(path, start + (at - headroom) // unit, len(taken) // unit))
             pending.table += PIECE_LENGTH + len(path)
             # A view of the caller's buffer must not outlive this call: only whole frames are taken from it.
             whole = pending.size + len(taken) >= FRAME_DATA or pending.table >= PIECES_TABLE
@@ -153,14 +179,14 @@ class PackWriter:
             pending.size += len(taken)
             at += len(taken)
             if whole:
-                self._flush(kind)
+                self._flush(kind, data[:at] if headroom else None)
 
-    def _flush(self, kind: FrameKind) -> None:
+    def _flush(self, kind: FrameKind, ending: memoryview | None = None) -> None:
         pending = self._pending[kind]
         if not pending.size:
             return
         table = encode_pieces(pending.pieces)
-        raw = b"".join((table, *pending.data))
+        raw = _plain(table, pending, ending)
         codec, stored = compress(raw, self._level)
         plain = self._page_hash(table, pending.size) if kind is FrameKind.PAGES else self._repository.keys.frame(raw)
         self._frames += stored
@@ -184,17 +210,33 @@ class PackWriter:
         pages = PageTable(np.frombuffer(bytes(self._lsns), "<u8"), np.frombuffer(bytes(self._hashes), "<u8"))
         ending, place = encode_footer(self._header, self._id, frame_table(self._rows), pages)
         key = names.pack(self._cluster, self._id)
-        self._repository.store.put(key, [self._header, memoryview(self._frames), *ending])
+        # Known before it is begun: `discard` must find it, wherever an interrupt comes.
         self.written.append(WrittenPack(self._id, place, len(self._rows)))
+        self._put(key, [self._header, memoryview(self._frames), *ending])
         self._reset()
+
+    def _put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
+        if self._thread is None:
+            self._repository.store.put(key, parts)
+            return
+        self._await_put()
+        self._under_way = self._thread.submit(self._repository.store.put, key, parts)
+
+    def _await_put(self) -> None:
+        if self._under_way is not None:
+            self._under_way.result()
+            self._under_way = None
 
     def discard(self) -> None:
         """Remove the packs that it wrote; what cannot be removed nobody names, and a sweep takes it."""
+        with suppress(Fault):
+            self._await_put()
         for pack in self.written:
             with suppress(Fault):
                 self._repository.store.delete(names.pack(self._cluster, pack.id))
 
     def finish(self) -> list[WrittenPack]:
-        """Make the last pack durable; all packs that this writer wrote."""
+        """Make all packs durable; every pack that this writer wrote."""
         self._close()
+        self._await_put()
         return self.written
