@@ -16,6 +16,7 @@ from pgkeep.format import (
     limits,
     manifest,
     manifestcodec,
+    moves,
     names,
     objects,
     section,
@@ -107,6 +108,7 @@ def test_object_types() -> None:
         (ObjectType.WAL_BACKUP_LABEL, names.wal_file(CLUSTER, 7, "0000000A0000000B0000000C.00000028.backup")),
         (ObjectType.WAL_HISTORY, names.history(CLUSTER, 7, 10)),
         (ObjectType.WAL_INDEX, names.wal_index(CLUSTER, 7, "0000000A0000000B0000000C")),
+        (ObjectType.MOVES, names.moves(CLUSTER, ObjectId(bytes(16)))),
         (ObjectType.LEASE, names.lease(CLUSTER, ObjectId(bytes(16)), 12)),
         (ObjectType.RETIRED, names.retired(CLUSTER, BACKUP)),
         (ObjectType.CONDEMNED, names.condemned(CLUSTER, ObjectId(bytes(16)))),
@@ -168,6 +170,7 @@ RECORDS = [
         "FeatureInfo", "LeaseInfo", "RetiredInfo", "CondemnedInfo", "PinInfo", "PinWindow", "DamagedInfo",
         "PrunedInfo", "PrunedRange",
     )),
+    ("objects.md", moves.MovesInfo),
     *(("objects.md", getattr(windex, name)) for name in (
         "WalIndexInfo", "IndexedSegment", "IndexedPoint", "IndexedTablespace",
     )),

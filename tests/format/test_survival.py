@@ -23,7 +23,9 @@ from tests.format.test_header import HEADER
 ROOT = Path(__file__).parents[2]
 SECTIONS = [t for t in SectionType if t not in (SectionType.FRAMES, SectionType.PAGE_LSNS, SectionType.PAGE_HASHES)]
 IN_INDEX = [SectionType.INDEXED, SectionType.POINTS, SectionType.SPACES, SectionType.ENDS]
-ELSEWHERE = [SectionType.CLEAR_KEYS, SectionType.CONDEMNED_PACKS]
+ELSEWHERE = [
+    SectionType.CLEAR_KEYS, SectionType.CONDEMNED_PACKS, SectionType.ORIGINS, SectionType.MOVED, SectionType.CARRIERS,
+]  # fmt: skip
 IN_MANIFEST = [t for t in SECTIONS if t not in (SectionType.SEEN, *ELSEWHERE, *IN_INDEX)]
 
 

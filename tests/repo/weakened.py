@@ -47,18 +47,18 @@ def no_second_listing(patch: pytest.MonkeyPatch) -> None:
 
 def no_look_after_the_commit(patch: pytest.MonkeyPatch) -> None:
     look = backups._check_packs
-    seen: dict[int, object] = {}
+    given: list[Any] = []
 
-    def once(cluster: object, packs: object, lease: object) -> None:
-        if id(packs) not in seen:
-            seen[id(packs)] = packs  # kept, so that no other one gets its id
-            look(cluster, packs, lease)  # type: ignore[arg-type]
+    def once(cluster: Cluster, packs: Any, lease: Lease | None) -> Any:
+        if not any(packs is known for known in given):
+            given.append(look(cluster, packs, lease))
+        return given[-1]
 
     patch.setattr(backups, "_check_packs", once)
 
 
 def no_look_at_condemnations(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(backups, "condemned_packs", lambda _cluster: frozenset())
+    patch.setattr(backups, "read_all_condemned", lambda _cluster: frozenset())
 
 
 def no_wait(patch: pytest.MonkeyPatch) -> None:

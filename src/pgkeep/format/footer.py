@@ -26,7 +26,7 @@ from pgkeep.format.limits import (
     MAX_PACK_PAGES,
     MAX_PIECES_TABLE,
 )
-from pgkeep.format.section import SectionType, encode_section, open_section
+from pgkeep.format.section import SectionType, StoredSection, encode_section, open_section
 from pgkeep.format.tail import FooterPlace, close_object, footer_directory
 from pgkeep.values.ids import ObjectId
 
@@ -56,6 +56,10 @@ class FrameTable:
 
     def __len__(self) -> int:
         return len(self.kind)
+
+    def joins(self, frame: int, after: int) -> bool:
+        """Whether `frame` lies directly behind the frame `after` in the same object, so that one read fetches both."""
+        return frame == after + 1
 
     def rows(self, first: int, last: int) -> list[FrameRow]:
         """The rows `first` to `last`, both inclusive, as Python's own numbers: to take them one by one from the columns
@@ -197,9 +201,12 @@ def decode_page_hashes(content: bytes, n: int, obj: str) -> U64:
 
 
 def encode_footer(
-    header: bytes, object_id: ObjectId, table: FrameTable, pages: PageTable | None
+    header: bytes, object_id: ObjectId, table: FrameTable, pages: PageTable | None, *behind: StoredSection
 ) -> tuple[list[bytes], FooterPlace]:
-    """The parts that follow the frames (sections, then the tail), and where the footer lies."""
+    """The parts that follow the frames (sections, then the tail), and where the footer lies.
+
+    `behind` are further sections of a pack, which only those who know them read.
+    """
     frames = encode_section(SectionType.FRAMES, encode_frame_table(table))
     if pages is None:
         return close_object(header, table.end(), [frames], 0, object_id)
@@ -207,7 +214,7 @@ def encode_footer(
     lsns = encode_section(SectionType.PAGE_LSNS, encode_page_lsns(pages.lsn), critical=False)
     hashes = pages.hash.astype("<u8").tobytes()
     page_hashes = encode_section(SectionType.PAGE_HASHES, hashes, critical=False, packed=False)
-    return close_object(header, table.end(), [lsns, frames, page_hashes], 1, object_id)
+    return close_object(header, table.end(), [lsns, frames, page_hashes, *behind], 1, object_id)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

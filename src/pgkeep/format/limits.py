@@ -70,6 +70,12 @@ MAX_INDEX_TIME: Final = 253_402_300_799_999_999
 """Microseconds since 1970 at the end of the year 9999."""
 MAX_INDEX_TABLES: Final = 4 << 20
 """Plain bytes of a WAL index's sections besides ENDS, each."""
+MAX_MOVED: Final = 1 << 13
+"""Frames of one moves object."""
+MAX_ORIGINS: Final = 1 << 9
+"""Origins of one moves object, or of one carrier."""
+MAX_CARRIERS: Final = 1 << 8
+"""Carriers of one moves object."""
 MAX_CONDEMNED: Final = 1 << 15
 """Packs that one object condemns; more go into further objects."""
 PATHS_PER_CHUNK: Final = 4096

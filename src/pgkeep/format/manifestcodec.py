@@ -132,9 +132,13 @@ def _pack_sections(packs: Sequence[PackRef]) -> Iterator[StoredSection]:
     """PACKS and LIVE, in turns."""
     for at in range(0, len(packs), PACKS_PER_CHUNK):
         chunk = packs[at : at + PACKS_PER_CHUNK]
-        rows = b"".join(_encode_pack(pack) for pack in chunk)
-        yield encode_section(SectionType.PACKS, _COUNT.pack(len(chunk)) + rows)
+        yield encode_section(SectionType.PACKS, encode_packs(chunk))
         yield encode_section(SectionType.LIVE, b"".join(pack.live for pack in chunk))
+
+
+def encode_packs(packs: Sequence[PackRef]) -> bytes:
+    """The content of a section PACKS."""
+    return _COUNT.pack(len(packs)) + b"".join(_encode_pack(pack) for pack in packs)
 
 
 def _encode_pack(pack: PackRef) -> bytes:
@@ -219,7 +223,7 @@ class ManifestReader:
         if len(tables) != len(live):
             raise Damaged(self.obj, f"holds {len(tables)} pack tables and {len(live)} bitmaps of live frames")
         for table, bitmap in zip(tables, live, strict=True):
-            yield from _decode_packs(self._content(table), self._content(bitmap), self.obj)
+            yield from decode_packs(self._content(table), self._content(bitmap), self.obj)
 
     def pack_columns(self) -> Iterator[tuple[Rows, bytes]]:
         """As `packs`, a section at a time, as columns (`packtable.PACK_ROW`) and their bitmaps, back to back."""
@@ -295,7 +299,8 @@ def whole_manifest(data: bytes, obj: str) -> ManifestReader:
     return ManifestReader.open(data[:HEADER_LENGTH], view[HEADER_LENGTH:], lambda at, n: view[at : at + n], obj)
 
 
-def _decode_packs(content: bytes, live: bytes, obj: str) -> Iterator[PackRef]:
+def decode_packs(content: bytes, live: bytes, obj: str) -> Iterator[PackRef]:
+    """The rows of a section PACKS and their bitmaps; Damaged, format-unsupported."""
     n = _COUNT.unpack_from(content)[0] if len(content) >= _COUNT.size else -1
     if n < 0 or len(content) != _COUNT.size + n * _PACK_ROW.size:
         raise Damaged(obj, f"pack table of {len(content)} bytes cannot hold its {n} rows")

@@ -117,6 +117,14 @@ def pin(cluster: ClusterUuid, backup_id: BackupId, pin_id: ObjectId) -> str:
     return f"{cluster}/pins/{backup_id}/{pin_id}"
 
 
+def all_moves(cluster: ClusterUuid) -> str:
+    return f"{cluster}/moves/"
+
+
+def moves(cluster: ClusterUuid, moves_id: ObjectId) -> str:
+    return f"{cluster}/moves/{moves_id}"
+
+
 def damaged_marks(cluster: ClusterUuid) -> str:
     return f"{cluster}/damaged/"
 

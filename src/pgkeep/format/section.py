@@ -58,7 +58,10 @@ class SectionType(IntEnum):
     FRAMES = 32
     PAGE_LSNS = 33
     PAGE_HASHES = 34
+    ORIGINS = 35
     CLEAR_KEYS = 48
+    MOVED = 64
+    CARRIERS = 65
     CONDEMNED_PACKS = 66
     INDEXED = 73
     POINTS = 74

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
@@ -13,8 +13,9 @@ from pgkeep.format.limits import DIRECTORY_HEAD_LENGTH, HEADER_LENGTH
 from pgkeep.format.manifest import Entry, Inner, ManifestInfo, Outer, PackRef, SeenManifest
 from pgkeep.format.manifestcodec import ManifestReader, encode_manifest
 from pgkeep.format.section import directory_length
-from pgkeep.repo.deleting import condemned_packs
+from pgkeep.repo.deleting import read_all_condemned
 from pgkeep.repo.lease import Lease
+from pgkeep.repo.moved import moved_index
 from pgkeep.repo.repository import Cluster, refuse_unknown_features
 from pgkeep.repo.window import Window
 from pgkeep.values.ids import BackupId
@@ -45,7 +46,7 @@ def write_backup(
     if lease is not None:
         # Not renewed again before the manifest is there: so it is there within one lease of the look at condemnations.
         lease.renew()
-    _check_packs(cluster, outer.packs, lease)
+    outer = replace(outer, packs=_check_packs(cluster, outer.packs, lease))
     backup = BackupId(outer.info.backup)
     key = names.backup(cluster.uuid, backup)
     header = cluster.repository.header(ObjectType.MANIFEST, key, clock)
@@ -63,39 +64,55 @@ def write_backup(
     return backup
 
 
-def _check_packs(cluster: Cluster, packs: Sequence[PackRef], lease: Lease | None) -> None:
+def _check_packs(cluster: Cluster, packs: Sequence[PackRef], lease: Lease | None) -> list[PackRef]:
     try:
-        check_packs(cluster, packs)
+        return check_packs(cluster, packs)
     except Fault as fault:
         if fault.code == "backup-invalidated" and lease is not None:
             lease.check()  # the reason, if it ran out
         raise
 
 
-def check_packs(cluster: Cluster, packs: Sequence[PackRef]) -> None:
-    """None is condemned, and every one is there with its size; backup-invalidated.
+def check_packs(cluster: Cluster, packs: Sequence[PackRef]) -> list[PackRef]:
+    """The packs as a manifest may name them now: those that have moved are flagged as gone.  backup-invalidated.
 
-    In this order: a sweep that has ended since the first look has left gaps for the second.  The sizes also tell a
-    store that was swapped under a running backup.
+    Each is there with its size and not condemned, or all that is needed of it has moved to packs of which that holds.
+    Condemnations come first: a sweep that has ended since leaves gaps among the sizes.  Those also tell a store that
+    was swapped under a running backup.
     """
-    condemned = condemned_packs(cluster)
-    for pack in packs:
-        if pack.id in condemned:
-            raise Fault(
-                "backup-invalidated",
-                f"{names.pack(cluster.uuid, pack.id)} was condemned by a prune while the backup ran",
-                hint="back up again; a backup that keeps its lease does not meet this",
-            )
+    condemned = read_all_condemned(cluster)
+    index = moved_index(cluster.repository, cluster.uuid)
+    moved = index.origins()
     prefix = names.packs(cluster.uuid)
-    sizes = {stat.key: stat.size for stat in cluster.repository.store.list(prefix)}
+    sizes = {stat.key[len(prefix) :]: stat.size for stat in cluster.repository.store.list(prefix)}
+
+    def is_safe(pack: PackRef) -> bool:
+        return pack.id not in condemned and sizes.get(str(pack.id)) == pack.footer.object_length
+
+    checked: list[PackRef] = []
     for pack in packs:
-        key = names.pack(cluster.uuid, pack.id)
-        if sizes.get(key) != pack.footer.object_length:
-            raise Fault(
-                "backup-invalidated",
-                f"{key} was written and is not in the store any more with its {pack.footer.object_length} bytes",
-                hint="check that the repository's file system stayed mounted, then back up again",
-            )
+        if is_safe(pack):
+            checked.append(replace(pack, gone=False))
+            continue
+        found = index.pack(pack.id) if pack.id in moved else None
+        if found is None or not found.covers(pack.live) or not all(map(is_safe, found.carriers_of(pack.live))):
+            raise _invalidated(names.pack(cluster.uuid, pack.id), pack, pack.id in condemned)
+        checked.append(replace(pack, gone=True))
+    return checked
+
+
+def _invalidated(key: str, pack: PackRef, is_condemned: bool) -> Fault:
+    if is_condemned:
+        return Fault(
+            "backup-invalidated",
+            f"{key} was condemned by a prune while the backup ran",
+            hint="back up again; a backup that keeps its lease does not meet this",
+        )
+    return Fault(
+        "backup-invalidated",
+        f"{key} was written and is not in the store any more with its {pack.footer.object_length} bytes",
+        hint="check that the repository's file system stayed mounted, then back up again",
+    )
 
 
 def read_info(cluster: Cluster, backup: BackupId) -> ManifestInfo:

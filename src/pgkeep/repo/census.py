@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -19,9 +19,10 @@ import numpy.typing as npt
 from pgkeep.errors import Fault
 from pgkeep.format import names
 from pgkeep.format.footer import I64
-from pgkeep.format.packtable import ID, Ids, ids_of, places_in
+from pgkeep.format.packtable import ID, Ids, Rows, bitmap_lengths, ids_of, object_ids, places_in
 from pgkeep.repo.backups import backup_ids, open_manifest
 from pgkeep.repo.lease import SeenLease, seen_leases
+from pgkeep.repo.moved import MovedIndex, MovedPack, moved_index
 from pgkeep.repo.repository import Cluster
 from pgkeep.values.ids import BackupId, ObjectId
 
@@ -42,6 +43,9 @@ class Census:
     """The packs that each backup needs, as places in the columns, ascending."""
     leases: tuple[SeenLease, ...] = ()
     """All of them, also those that ran out."""
+    moves: MovedIndex = field(default_factory=MovedIndex)
+    carriers: frozenset[ObjectId] = frozenset()
+    """Packs that hold moved frames that some backup needs."""
 
     def users(self, leaving: frozenset[BackupId] = frozenset()) -> I64:
         """How many backups need each pack, without those that are leaving; int64 (n,)."""
@@ -69,16 +73,33 @@ def take_census(cluster: Cluster, tick: Callable[[], None] = _NOTHING) -> Census
     """
     ids, sizes, modified = _packs(cluster)
     leases = tuple(seen_leases(cluster))
+    index = moved_index(cluster.repository, cluster.uuid)
+    moved = index.packs()
+    carriers: set[ObjectId] = set()
     uses: dict[BackupId, I64] = {}
     for backup in backup_ids(cluster):
         tick()
         with suppress(_Gone):
-            uses[backup] = _needed(cluster, backup, ids)
-    return Census(ids, sizes, modified, uses, leases)
+            uses[backup] = _needed(cluster, backup, ids, moved, carriers)
+    return Census(ids, sizes, modified, uses, leases, index, frozenset(carriers))
 
 
 class _Gone(Exception):
     """The backup was deleted since it was listed."""
+
+
+def _moved_away(rows: Rows, live: bytes, left: I64, moved: Mapping[ObjectId, MovedPack], places: I64) -> set[ObjectId]:
+    """The carriers of those of a manifest's rows of which all that it needs has moved; their own places become -1."""
+    ends = np.cumsum(bitmap_lengths(rows["frames"]))
+    used: set[ObjectId] = set()
+    for row, origin in zip(left.tolist(), object_ids(rows["id"][left]), strict=True):
+        pack = moved[origin]
+        begin = int(ends[row - 1]) if row else 0
+        bitmap = live[begin : int(ends[row])]
+        if int(rows["frames"][row]) == pack.origin.frames and pack.covers(bitmap):
+            used |= {carrier.id for carrier in pack.carriers_of(bitmap)}
+            places[row] = -1
+    return used
 
 
 def _packs(cluster: Cluster) -> tuple[Ids, I64, F64]:
@@ -95,10 +116,21 @@ def _packs(cluster: Cluster) -> tuple[Ids, I64, F64]:
     return column, np.array(sizes, np.int64), np.array(modified, np.float64)
 
 
-def _needed(cluster: Cluster, backup: BackupId, ids: Ids) -> I64:
+def _needed(
+    cluster: Cluster, backup: BackupId, ids: Ids, moved: Mapping[ObjectId, MovedPack], carriers: set[ObjectId]
+) -> I64:
+    """The places of the packs that hold what a backup needs: origins, or where their frames have moved to."""
+    column = np.sort(ids_of(list(moved)))
+    found: list[I64] = []
     try:
-        reader = open_manifest(cluster, backup)
-        found = [places_in(ids, rows["id"]) for rows, _ in reader.pack_columns()]
+        for rows, live in open_manifest(cluster, backup).pack_columns():
+            places = places_in(ids, rows["id"])
+            left = np.flatnonzero(places_in(column, rows["id"]) >= 0) if moved else np.zeros(0, np.int64)
+            if len(left):
+                used = _moved_away(rows, live, left, moved, places)
+                carriers |= used
+                found.append(places_in(ids, ids_of(sorted(used))))
+            found.append(places)
     except Fault as fault:
         if fault.code in ("backup-unknown", "object-missing"):
             raise _Gone from None

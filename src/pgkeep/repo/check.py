@@ -10,18 +10,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from pgkeep.clock import SystemClock
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.extents import ExtentMap
 from pgkeep.format.frame import FrameKind, decode_pieces, split_frame
 from pgkeep.format.header import ObjectType
-from pgkeep.format.keyed import HashKeys
+from pgkeep.format.keyed import PAGE_HASH_LENGTH, HashKeys
 from pgkeep.format.limits import TAIL_LENGTH
 from pgkeep.format.manifest import Entry, EntryType, Place, Unit
+from pgkeep.format.moves import DEAD
 from pgkeep.format.tail import FooterPlace, decode_tail
 from pgkeep.repo.backups import Manifest
-from pgkeep.repo.packreader import PackReader, missing_as_damage, read_extents, runs_of
+from pgkeep.repo.moved import moved_index
+from pgkeep.repo.packreader import MovedReader, PackReader, missing_as_damage, read_extents, runs_of
 from pgkeep.repo.packtables import LiveFrames, PackTables
 from pgkeep.repo.repository import Cluster, Repository
 from pgkeep.repo.walarchive import WalArchive
@@ -78,6 +82,8 @@ def check_pack(
     key = names.pack(cluster, pack)
     try:
         reader = PackReader.open(repository, cluster, pack, place, lsns=True, hashes=True)
+        if isinstance(reader, MovedReader):
+            return _check_moved(repository, reader)
         stat = repository.store.stat(key)
         if place is not None and stat.size != place.object_length:
             return Checked(key, 0, (Damage(key, f"has {stat.size} bytes, expected {place.object_length}"),))
@@ -94,6 +100,29 @@ def check_pack(
         return Checked(key, 0, (Damage(key, missing_as_damage(fault, key).message),))
 
 
+def _check_moved(repository: Repository, reader: MovedReader) -> Checked:
+    """A pack that is gone: what was moved of it, where it lies now."""
+    table, expected = reader.frames, reader.footer.hashes
+    ends = table.unit_ends(FrameKind.PAGES, reader.page_size)
+    damaged: list[int] = []
+    size = 0
+    for run in runs_of(np.flatnonzero(reader.moved.table.carrier != DEAD).tolist(), table):
+        for index, raw in reader.read_each(run):
+            own = None if isinstance(raw, Damaged) else _check_frame(repository.keys, reader, index, raw)
+            count = len(own or b"") // PAGE_HASH_LENGTH
+            end = int(ends[index])
+            if own is None or (count and (expected is None or own != expected[end - count : end].tobytes())):
+                damaged.append(index)
+            size += int(table.stored_length[index])
+    found = (Damage(reader.key, f"{reader.key}: {_shown(damaged, len(table))}, in the packs that they were moved to"),)
+    return Checked(reader.key, size, found if damaged else ())
+
+
+def _shown(damaged: list[int], frames: int) -> str:
+    shown = ", ".join(map(str, damaged[:SHOWN])) + (" ..." if len(damaged) > SHOWN else "")
+    return f"{len(damaged)} of {frames} frames do not hold what was written: {shown}"
+
+
 def _check_frames(repository: Repository, reader: PackReader) -> Iterator[Damage]:
     """The sound frames around a damaged one are checked too; one finding sums them up."""
     hashes = bytearray()
@@ -106,9 +135,7 @@ def _check_frames(repository: Repository, reader: PackReader) -> Iterator[Damage
             else:
                 hashes += own
     if damaged:
-        shown = ", ".join(map(str, damaged[:SHOWN])) + (" ..." if len(damaged) > SHOWN else "")
-        count = f"{len(damaged)} of {len(reader.frames)} frames"
-        yield Damage(reader.key, f"{reader.key}: {count} do not hold what was written: {shown}")
+        yield Damage(reader.key, f"{reader.key}: {_shown(damaged, len(reader.frames))}")
         return
     expected = reader.footer.hashes
     if expected is None or bytes(hashes) != expected.tobytes():
@@ -153,6 +180,7 @@ def check_manifest(cluster: Cluster, manifest: Manifest) -> list[Damage]:
         for entry in manifest.entries():
             if entry.type is EntryType.FILE and entry.place is not Place.NONE:
                 damage += _check_place(tables, live, entry, manifest, cluster.repository.keys)
+        damage += _check_covered(cluster, tables, manifest)
         for pack, frames in live.unmarked(packs).items():
             damage.append(Damage(manifest.key, f"needs {frames} frames of pack {pack} that it does not call live"))
     except Fault as fault:
@@ -160,6 +188,17 @@ def check_manifest(cluster: Cluster, manifest: Manifest) -> list[Damage]:
             raise
         damage.append(Damage(manifest.key, fault.message))
     return damage
+
+
+def _check_covered(cluster: Cluster, tables: PackTables, manifest: Manifest) -> Iterator[Damage]:
+    """Of a pack that is gone, everything that the manifest calls live must have been moved."""
+    moved = moved_index(cluster.repository, cluster.uuid).origins()
+    for pack in manifest.outer.packs:
+        reader = tables.reader(pack.id) if pack.id in moved else None
+        if isinstance(reader, MovedReader) and not (
+            pack.frames == len(reader.frames) and reader.moved.covers(pack.live)
+        ):
+            yield Damage(manifest.key, f"needs frames of pack {pack.id}, which is gone, that were not moved")
 
 
 def _check_place(

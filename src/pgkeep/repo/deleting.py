@@ -18,6 +18,7 @@ from pgkeep.format.header import ObjectType
 from pgkeep.format.objects import encode_object
 from pgkeep.repo.features import DELETION, WRITER, announce_feature
 from pgkeep.repo.lease import Lease, live_leases
+from pgkeep.repo.moved import moved_index
 from pgkeep.repo.pins import holds, is_marked, pins
 from pgkeep.repo.repository import Cluster
 from pgkeep.store.port import ObjectStat
@@ -37,10 +38,26 @@ def damaged_packs(cluster: Cluster) -> frozenset[ObjectId]:
 
 
 def condemned_packs(cluster: Cluster) -> frozenset[ObjectId]:
-    """Packs that are about to be deleted: nobody inherits from them.
+    """Packs from which nobody inherits because they are about to be deleted.
 
-    Damaged when a list cannot be read: what it condemns is not known, so nothing may be inherited or committed.
+    Not those whose frames have moved: they can be named as before.  Damaged when a list cannot be read: what it
+    condemns is not known, so nothing may be inherited or committed.
     """
+    condemned = read_all_condemned(cluster)
+    if not condemned:
+        return condemned
+    index = moved_index(cluster.repository, cluster.uuid)
+    moved = {
+        origin
+        for origin in condemned & index.origins()
+        if (pack := index.pack(origin)) is not None
+        and not any(carrier.id in condemned for carrier in pack.used_carriers())
+    }
+    return condemned - moved
+
+
+def read_all_condemned(cluster: Cluster) -> frozenset[ObjectId]:
+    """Every pack on any list.  Damaged when one cannot be read."""
     found: set[ObjectId] = set()
     for _, stat in _named(cluster, names.condemnations(cluster.uuid), ObjectId.parse):
         found.update(read_condemned(cluster, stat.key))

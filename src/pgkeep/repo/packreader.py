@@ -18,7 +18,9 @@ from pgkeep.format.framerow import FrameRow
 from pgkeep.format.header import Header, ObjectType, expect_header, page_size_of
 from pgkeep.format.keyed import HashKeys, stored_hash
 from pgkeep.format.limits import HEADER_LENGTH, TAIL_LENGTH
+from pgkeep.format.moves import DEAD
 from pgkeep.format.tail import FooterPlace, decode_tail
+from pgkeep.repo.moved import MovedPack, moved_pack
 from pgkeep.repo.repository import Repository
 from pgkeep.values.ids import ClusterUuid, ObjectId
 
@@ -44,7 +46,7 @@ def runs_of(frames: Sequence[int], table: FrameTable, limit: int = READ_SIZE) ->
     size = 0
     lengths = table.stored_length[np.asarray(frames, np.int64)].tolist()
     for frame, length in zip(frames, lengths, strict=True):
-        if first >= 0 and frame == last + 1 and size + length <= limit:
+        if first >= 0 and size + length <= limit and table.joins(frame, last):
             last, size = frame, size + length
             continue
         if first >= 0:
@@ -68,6 +70,15 @@ def verified_frame(row: FrameRow, index: int, stored: memoryview, keys: HashKeys
     return raw
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame as it lies in the store."""
+
+    number: int
+    row: FrameRow
+    stored: memoryview
+
+
 class PackReader:
     """One pack, its footer read and verified."""
 
@@ -84,7 +95,23 @@ class PackReader:
         cls, repository: Repository, cluster: ClusterUuid, pack: ObjectId, place: FooterPlace | None = None, *,
         lsns: bool = False, hashes: bool = False,
     ) -> PackReader:  # fmt: skip
-        """`place` comes from a manifest; without it the tail is read.  object-missing, Damaged."""
+        """`place` comes from a manifest; without it the tail is read.  object-missing, Damaged.
+
+        A pack that is gone is read through its moves.
+        """
+        try:
+            return cls._open(repository, cluster, pack, place, lsns=lsns, hashes=hashes)
+        except Fault as fault:
+            moved = moved_pack(repository, cluster, pack) if fault.code == "object-missing" else None
+            if moved is None:
+                raise
+            return _open_moved(repository, cluster, moved, lsns=lsns, hashes=hashes)
+
+    @classmethod
+    def _open(
+        cls, repository: Repository, cluster: ClusterUuid, pack: ObjectId, place: FooterPlace | None, *,
+        lsns: bool, hashes: bool,
+    ) -> PackReader:  # fmt: skip
         key = names.pack(cluster, pack)
         store = repository.store
         head = store.get(key, 0, HEADER_LENGTH)
@@ -97,6 +124,10 @@ class PackReader:
         footer = decode_footer(body, head, place, page_size, key, lsns=lsns, hashes=hashes)
         return cls(repository, key, header, footer, page_size)
 
+    def key_of(self, frame: int) -> str:
+        """The object that holds a frame; Damaged for one that was dead when the pack was moved."""
+        return self.key
+
     def read(self, run: FrameRun) -> Iterator[tuple[int, bytes]]:
         """(frame number, plain bytes) of each frame of the run, fetched by one range read, verified; Damaged."""
         for index, raw in self.read_each(run):
@@ -106,20 +137,47 @@ class PackReader:
 
     def read_each(self, run: FrameRun) -> Iterator[tuple[int, bytes | Damaged]]:
         """As `read`, but a damaged frame is yielded as its Damaged, and the next ones follow."""
-        table = self.frames
-        start = int(table.offset[run.first])
-        end = int(table.offset[run.last] + table.stored_length[run.last])
-        data = memoryview(self._repository.store.get(self.key, start, end - start))
-        if len(data) != end - start:
-            raise Damaged(self.key, f"is cut off at byte {start + len(data)}")
-        at = 0
-        for index, row in enumerate(table.rows(run.first, run.last), start=run.first):
-            stored = data[at : at + row.stored_length]
-            at += row.stored_length
+        for index, row, stored, key in self._fetch(run):
             try:
-                yield index, verified_frame(row, index, stored, self._repository.keys, self.key)
+                yield index, verified_frame(row, index, stored, self._repository.keys, key)
             except Damaged as damaged:
                 yield index, damaged
+
+    def read_stored(self, run: FrameRun) -> Iterator[StoredFrame]:
+        """The frames of the run as they lie in the store, their stored hashes verified; Damaged."""
+        for index, row, stored, key in self._fetch(run):
+            if stored_hash(stored) != row.stored_hash:
+                raise Damaged(key, f"frame {index} is damaged (its hash is wrong)")
+            yield StoredFrame(index, row, stored)
+
+    def _fetch(self, run: FrameRun) -> Iterator[tuple[int, FrameRow, memoryview, str]]:
+        """(frame, row, stored bytes, object that holds it), by one range read; nothing is verified yet."""
+        table = self.frames
+        key = self.key_of(run.first)
+        start = int(table.offset[run.first])
+        end = int(table.offset[run.last] + table.stored_length[run.last])
+        try:
+            data = memoryview(self._repository.store.get(key, start, end - start))
+        except Fault as fault:
+            # A pack may be moved while it is read, and is deleted a lease later.
+            moved = self._moved_meanwhile() if fault.code == "object-missing" else None
+            if moved is None:
+                raise
+            for part in runs_of(range(run.first, run.last + 1), moved.frames):
+                yield from moved._fetch(part)
+            return
+        if len(data) != end - start:
+            raise Damaged(key, f"is cut off at byte {start + len(data)}")
+        at = 0
+        for index, row in enumerate(table.rows(run.first, run.last), start=run.first):
+            yield index, row, data[at : at + row.stored_length], key
+            at += row.stored_length
+
+    def _moved_meanwhile(self) -> PackReader | None:
+        """The reader of the places where the frames lie now; None when there are no others."""
+        cluster = ClusterUuid(self.key.partition("/")[0])
+        moved = moved_pack(self._repository, cluster, self.header.object)
+        return None if moved is None else _open_moved(self._repository, cluster, moved, lsns=False, hashes=False)
 
     def read_units(self, kind: FrameKind, first: int, count: int) -> bytes:
         """`count` units of `kind` from ordinal `first`, as bytes; Damaged when the pack does not have them."""
@@ -133,7 +191,85 @@ class PackReader:
         before = int(ends[lowest - 1]) if lowest else 0
         parts = [split_frame(raw, self.key)[1] for run in runs_of(wanted, self.frames) for _, raw in self.read(run)]
         begin = (first - before) * size
-        return b"".join(parts)[begin : begin + count * size]
+        found = b"".join(parts)[begin : begin + count * size]
+        if len(found) != count * size:
+            raise Damaged(self.key, f"no longer holds all units from {first} to {first + count} of {kind.name}")
+        return found
+
+
+class MovedReader(PackReader):
+    """A pack that is gone, read from its carriers; its frames and ordinals are what they were."""
+
+    def __init__(
+        self, repository: Repository, key: str, header: Header, footer: Footer, page_size: int, moved: MovedPack,
+        carriers: Sequence[str],
+    ) -> None:  # fmt: skip
+        super().__init__(repository, key, header, footer, page_size)
+        self._moved = moved
+        self._carriers = carriers
+
+    def key_of(self, frame: int) -> str:
+        number = int(self._moved.table.carrier[frame])
+        if number == DEAD:
+            raise Damaged(self.key, f"frame {frame} was not needed by any backup when the pack was moved")
+        return self._carriers[number]
+
+    def _moved_meanwhile(self) -> PackReader | None:
+        """Moved again: by moves that were not there when this one was opened."""
+        newer = super()._moved_meanwhile()
+        known = [carrier.id for carrier in self._moved.carriers]
+        return newer if isinstance(newer, MovedReader) and newer.carriers != known else None
+
+    @property
+    def carriers(self) -> list[ObjectId]:
+        """The packs that hold its frames."""
+        return [carrier.id for carrier in self._moved.carriers]
+
+    @property
+    def moved(self) -> MovedPack:
+        """Where its frames lie."""
+        return self._moved
+
+
+def _open_moved(
+    repository: Repository, cluster: ClusterUuid, moved: MovedPack, *, lsns: bool, hashes: bool
+) -> PackReader:
+    key = names.pack(cluster, moved.origin.id)
+    header = expect_header(
+        moved.origin.header, key, type_=ObjectType.PACK, repository=repository.id, object_=moved.origin.id
+    )
+    page_size = page_size_of(header, key)
+    found_lsns, found_hashes = None, None
+    if lsns or hashes:
+        found_lsns, found_hashes = _moved_columns(repository, cluster, moved, page_size)
+    footer = Footer(moved.table, found_lsns if lsns else None, found_hashes if hashes else None)
+    carriers = [names.pack(cluster, carrier.id) for carrier in moved.carriers]
+    return MovedReader(repository, key, header, footer, page_size, moved, carriers)
+
+
+def _moved_columns(repository: Repository, cluster: ClusterUuid, moved: MovedPack, page_size: int) -> tuple[U64, U64]:
+    """LSNs and hashes by ordinal of the origin; 0 for pages that were dead."""
+    table = moved.table
+    ends = table.unit_ends(FrameKind.PAGES, page_size)
+    lsns = np.zeros(int(ends[-1]) if len(ends) else 0, np.uint64)
+    hashes = np.zeros_like(lsns)
+    for number, carrier in enumerate(moved.carriers):
+        mine = np.flatnonzero((table.carrier == number) & (table.kind == _PAGES))
+        if not len(mine):
+            continue
+        reader = PackReader.open(repository, cluster, carrier.id, carrier.footer, lsns=True, hashes=True)
+        there = reader.frames.unit_ends(FrameKind.PAGES, page_size)
+        if reader.footer.lsns is None or reader.footer.hashes is None or reader.page_size != page_size:
+            raise Damaged(reader.key, "lacks the page table of what was moved into it")
+        for frame in mine.tolist():
+            at = int(moved.carrier_frame[frame])
+            count = int(table.data_length[frame]) // page_size
+            if at >= len(there) or int(there[at]) < count:
+                raise Damaged(reader.key, f"does not hold the frame {at} that was moved into it")
+            first, to = int(there[at]) - count, int(table.ordinal[frame])
+            lsns[to : to + count] = reader.footer.lsns[first : first + count]
+            hashes[to : to + count] = reader.footer.hashes[first : first + count]
+    return lsns, hashes
 
 
 def read_extents(reader: PackReader, at: int, length: int, digest: bytes, keys: HashKeys) -> ExtentMap:
@@ -148,7 +284,15 @@ def read_extents(reader: PackReader, at: int, length: int, digest: bytes, keys: 
 def read_page_lsns(repository: Repository, cluster: ClusterUuid, pack: ObjectId, place: FooterPlace) -> U64:
     """pd_lsn of every page of a pack, uint64, by page ordinal, in one range read; object-missing, Damaged."""
     key = names.pack(cluster, pack)
-    return decode_lsns(repository.store.get(key, place.offset, place.lsns_end), place, key)
+    try:
+        body = repository.store.get(key, place.offset, place.lsns_end)
+    except Fault as fault:
+        if fault.code != "object-missing":
+            raise
+        reader = PackReader.open(repository, cluster, pack, place, lsns=True)
+        assert reader.footer.lsns is not None  # it was asked for, and a pack that moved has it or is damaged
+        return reader.footer.lsns
+    return decode_lsns(body, place, key)
 
 
 def missing_as_damage(fault: Fault, obj: str) -> Fault:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Final
@@ -34,6 +35,7 @@ from pgkeep.repo.deleting import damaged_packs, finish_retired, retired_backups,
 from pgkeep.repo.features import DELETION, WRITER, announce_feature
 from pgkeep.repo.lease import LEASE_SECONDS, SKEW_SECONDS, Lease, SeenLease
 from pgkeep.repo.pins import drop_pins
+from pgkeep.repo.repack import Budget, Repacked, repack
 from pgkeep.repo.repository import Cluster, Entropy, refuse_unknown_features
 from pgkeep.values.ids import BackupId, ObjectId
 
@@ -123,6 +125,7 @@ class SweepResult:
     needed: Swept
     leaving: tuple[BackupId, ...]
     """Backups that were retired, and are still being read."""
+    repacked: Repacked = field(default_factory=Repacked)
 
 
 def plan_sweep(
@@ -178,18 +181,21 @@ def read_lists(cluster: Cluster, longest: int, announce: Announce) -> list[Conde
 
 def sweep(
     cluster: Cluster, clock: Clock, announce: Announce, *, wait: bool = False, seconds: int = LEASE_SECONDS,
-    entropy: Entropy = os.urandom,
+    budget: Budget | None = None, entropy: Entropy = os.urandom,
 ) -> SweepResult:  # fmt: skip
     """Finish what earlier sweeps began, condemn what is not needed; with `wait` stay until that is deleted too.
 
-    `seconds` is the lease's.  lease-lost, Damaged (a manifest that cannot be read), format-unsupported, the store's
-    faults; wherever it ends, the repository is valid and the next sweep goes on.
+    With a `budget`, packs under half live are repacked, and what they were is condemned.  `seconds` is the lease's.
+    lease-lost, Damaged (a manifest that cannot be read), format-unsupported, the store's faults; wherever it ends, the
+    repository is valid and the next sweep goes on.
     """
     refuse_unknown_features(cluster.repository.store, "write")
     announce_feature(cluster.repository, DELETION, clock)
     with Lease.take(cluster, clock, purpose="sweep", seconds=seconds, entropy=entropy) as lease:
         run = _Sweep(cluster, clock, announce, lease, entropy)
         result = run.once()
+        if budget is not None and run.repack(budget):
+            result = run.once()
         while wait and result.waiting.packs:
             run.rest(result.ready_in)
             result = run.once()
@@ -207,6 +213,17 @@ class _Sweep:
     entropy: Entropy
     condemned: Swept = Swept()
     deleted: Swept = Swept()
+    repacked: Repacked = field(default_factory=Repacked)
+
+    def repack(self, budget: Budget) -> bool:
+        """Move what is needed of sparse packs; whether anything was moved."""
+        prefix = names.packs(self.cluster.uuid)
+        sizes: dict[ObjectId, int] = {}
+        for stat in self.cluster.repository.store.list(prefix):
+            with suppress(ValueError):
+                sizes[ObjectId.parse(stat.key[len(prefix) :])] = stat.size
+        self.repacked = repack(self.cluster, sizes, self.clock, self.announce, self.lease, budget, self.entropy)
+        return self.repacked.packs > 0
 
     def once(self) -> SweepResult:
         """Look, decide, act."""
@@ -297,10 +314,18 @@ class _Sweep:
             if abs(plan.now - lease.newest) >= _OLD + timedelta(seconds=lease.seconds + SKEW_SECONDS):
                 for key in lease.keys:
                     self._delete_object(key)
+        self._drop_moves(plan.census)
         deleted = frozenset(plan.packs(Fate.DOOMED))
         for pack in damaged_packs(self.cluster):
             if pack in deleted or not len(plan.census.places(frozenset({pack}))):
                 unmark_damaged(self.cluster, pack)
+
+    def _drop_moves(self, census: Census) -> None:
+        """Moves of which every carrier was gone before this look, and none was needed."""
+        for key, moves in census.moves.objects.items():
+            packs = frozenset(carrier.id for carrier in moves.carriers)
+            if not len(census.places(packs)) and not packs & census.carriers:
+                self._delete_object(key)
 
     def _delete_object(self, key: str) -> None:
         self.lease.renew_if_due()
@@ -324,6 +349,7 @@ class _Sweep:
             owned=Swept(plan.count(Fate.OWNED), plan.bytes(Fate.OWNED)),
             needed=Swept(plan.count(Fate.NEEDED), plan.bytes(Fate.NEEDED)),
             leaving=leaving,
+            repacked=self.repacked,
         )
 
 

@@ -42,7 +42,11 @@ def gather(reader: PackReader, kind: FrameKind, first: I64, count: I64, share: S
     if len(first) and (not len(ends) or int(last.max()) > int(ends[-1])):
         raise Damaged(reader.key, f"does not hold the {kind.name} up to {int(last.max())} that a manifest places there")
     begins = np.concatenate(([0], ends[:-1])).astype(np.int64)
-    holders = _covered(first, last, begins, ends) & (reader.frames.kind == kind) & (ends > begins)
+    covered = _covered(first, last, begins, ends) & (ends > begins)
+    holders = covered & (reader.frames.kind == kind)
+    if len(gaps := np.flatnonzero(covered & ~holders)):
+        # Of a pack that is gone, whose dead frames were not moved.
+        raise Damaged(reader.key, f"a manifest places {kind.name} where they were not kept (frame {int(gaps[0])})")
     wanted = _share(np.flatnonzero(holders), share)
     size = reader.page_size if kind is FrameKind.PAGES else 1
     reach = np.maximum.accumulate(last) if len(last) else last
