@@ -230,3 +230,29 @@ def test_a_held_span_ends_where_it_ended_also_when_the_backup_that_told_it_is_go
     made.prune(POLICY)
     assert set(kept) <= set(made.segments())
     assert made.damage() == []
+
+
+def test_a_year_of_nights() -> None:
+    """7 daily, 4 weekly, 12 monthly, 2 yearly, pruned every Sunday: the days, Sundays and ends of months are there."""
+    made = Lived(clock=_clock("2025-11-01"), step=timedelta(hours=8))
+    policy = KeepPolicy(daily=7, weekly=4, monthly=12, yearly=2, wal=7 * DAY)
+    for day in range(396):
+        made.backup([day % 4])
+        made.live(_day("2025-11-01", day + 1))
+        if day % 7 == 1:
+            made.prune(policy)
+            made.clock.at = made.clock.at.replace(hour=0, minute=0) + timedelta(minutes=5)
+    made.prune(policy)
+    kept = [name[:8] for name in made.backups()]
+    # Nights begin at 00:00 UTC, the same day in Berlin.  The last is December 1st, 2026, a Tuesday; the window began a
+    # few minutes into November 25th, when that night's backup had not ended: the one before is its base.
+    assert kept == [
+        "20251231",
+        "20260131", "20260228", "20260331", "20260430", "20260531", "20260630", "20260731", "20260831", "20260930",
+        "20261031", "20261115", "20261122", "20261124", "20261125", "20261126", "20261127", "20261128", "20261129",
+        "20261130", "20261201",
+    ]  # fmt: skip
+    made.clock.at += LEASE
+    made.prune(policy)
+    assert made.damage() == []
+    assert len(made.packs()) < 21 * 4
