@@ -155,9 +155,11 @@ class Crew(Generic[T, R, F]):
 
     def stop(self) -> None:
         """End all workers at once; harmless after `finish`."""
-        for connection, process in self._processes.items():
-            connection.close()
+        # The signal first: a worker that saw the closed pipe would already unwind when it came.
+        for process in self._processes.values():
             process.terminate()
+        for connection in self._processes:
+            connection.close()
         for process in self._processes.values():
             process.join(5)
             if process.is_alive():
@@ -265,6 +267,7 @@ def _work(
 
 
 def _report(connection: Connection, fault: Fault) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent stops whoever has reported one
     try:
         connection.send((_FAULT, fault))
     except OSError:
