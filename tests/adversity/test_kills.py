@@ -22,8 +22,8 @@ from tests.keeping import Kept
 
 
 def _state(kept: Kept) -> dict[str, tuple[int, int]]:
-    """Every file of the repository, as far as a change would show; WAL indexes are notes, which any plan may add."""
-    files = [path for path in kept.repository.rglob("*") if path.is_file() and "windex" not in path.parts]
+    """Every file of the repository, as far as a change would show; WAL indexes and leases are notes."""
+    files = [path for path in kept.repository.rglob("*") if path.is_file() and not {"windex", "leases"} & {*path.parts}]
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
