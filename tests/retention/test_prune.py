@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -145,3 +146,28 @@ def test_mistakes(kept: Kept) -> None:
     assert unknown["code"] == "backup-unknown"
     policy(kept, "keep = { daily = 1 }")
     assert json.dumps(kept.result("prune", "--yes")["plan"]["stays"]) == "[]"
+
+
+def test_killed_while_it_prunes(kept: Kept, seed: int) -> None:
+    """SIGKILL at some moment: what is left is sound, and the next prune goes on to the same end."""
+    chance = random.Random(seed)
+    kept.cluster.sql("CREATE TABLE orders (id int, note text)")
+    for _ in range(5):
+        fill(kept)
+        last = kept.backup()
+    policy(kept, 'keep = { last = 1, wal = "0s" }')
+    began = time.monotonic()
+    kept.run("prune", "--dry-run")
+    planning = time.monotonic() - began
+    for _ in range(3):
+        process = kept.start("prune", "--yes")
+        time.sleep(chance.uniform(planning * 0.8, planning * 1.6))
+        kept.kill(process)
+        assert kept.result("verify")["sound"]
+    done = kept.result("prune", "--yes")
+    assert kept.backups() == [last]
+    assert kept.result("prune", "--dry-run")["plan"]["wal"] == []
+    assert done["result"]["sweep"]["waiting"]["packs"] > 0
+    assert kept.result("verify")["sound"]
+    (row,) = kept.result("list")["backups"]
+    assert row["restorable"] and row["window"]["gap"] is None
