@@ -31,7 +31,7 @@ from tests.store.faulty import Crash, Effect, FaultyStore, Strike
 
 WAIT = LEASE_SECONDS + SKEW_SECONDS
 PATHS = [b"f%d" % number for number in range(6)]
-BUDGET = Budget()
+BUDGET = Budget(worth=1)
 EFFECTS = (Effect.BEFORE, Effect.AFTER, Effect.TORN)
 
 

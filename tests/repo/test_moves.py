@@ -35,7 +35,7 @@ from tests.store.clocks import HandClock
 WAIT = LEASE_SECONDS + SKEW_SECONDS
 MANY = [b"f%02d" % number for number in range(12)]
 KEPT = MANY[4:6]
-BUDGET = Budget()
+BUDGET = Budget(worth=1)
 
 
 @pytest.fixture
@@ -200,15 +200,19 @@ def test_a_carrier_can_be_verified_alone(
 
 
 def test_a_budget_of_no_time_moves_nothing(cluster: Cluster, clock: HandClock, sparse: BackupId) -> None:
-    assert swept(cluster, clock, Budget(seconds=0)).repacked == Repacked()
+    assert swept(cluster, clock, Budget(seconds=0, worth=1)).repacked == Repacked()
     assert swept(cluster, clock, None).repacked == Repacked()
+
+
+def test_little_is_not_worth_it(cluster: Cluster, clock: HandClock, sparse: BackupId) -> None:
+    assert swept(cluster, clock, Budget()).repacked == Repacked()
 
 
 def test_bandwidth_is_kept_to(cluster: Cluster, clock: HandClock, sparse: BackupId, origin: ObjectId) -> None:
     back_up(cluster, clock, 5, {path: content(f"other {path!r}", 16) for path in MANY}, together=True)
     back_up(cluster, clock, 6, {}, base=backup_ids(cluster)[-1], same=KEPT)
     retire(cluster, backup_ids(cluster)[-2], "", clock)
-    result = swept(cluster, clock, Budget(bandwidth=10_000))
+    result = swept(cluster, clock, Budget(bandwidth=10_000, worth=1))
     assert result.repacked.packs == 2
     assert sum(clock.slept) >= 20
 

@@ -49,6 +49,8 @@ class Budget:
     bytes: int = 8 << 30
     seconds: float = 3600.0
     bandwidth: int = 0
+    worth: int = 16 << 20
+    """Bytes that it must free at least: less is not worth its reading and writing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +113,7 @@ def plan_repack(
         if left < 0 and chosen:
             break
         chosen.append(pack)
-    return chosen
+    return chosen if sum(pack.size - pack.live_bytes for pack in chosen) >= budget.worth else []
 
 
 def _sparse_origins(

@@ -22,6 +22,7 @@ from pgkeep.events import Announce, Phase, Progress, Warned
 from pgkeep.format.deletion import PrunedRange
 from pgkeep.repo.deleting import retire
 from pgkeep.repo.lease import Lease
+from pgkeep.repo.repack import Budget
 from pgkeep.repo.repository import Cluster, refuse_unknown_features
 from pgkeep.repo.sweep import SweepResult, sweep
 from pgkeep.repo.walarchive import WalArchive
@@ -30,6 +31,7 @@ from pgkeep.retention.holds import settle
 from pgkeep.retention.plan import GoingWal, RetentionPlan
 from pgkeep.values.ids import BackupId
 
+_REPACKING: Final = Budget()
 _UNREADABLE: Final = frozenset({"format-damaged", "format-unsupported"})
 
 
@@ -132,7 +134,7 @@ class _Prune:
 
     def sweep(self, *, wait: bool) -> SweepResult | None:
         try:
-            return sweep(self._cluster, self._clock, self._announce, wait=wait)
+            return sweep(self._cluster, self._clock, self._announce, wait=wait, budget=_REPACKING)
         except Fault as fault:
             if fault.code not in _UNREADABLE:
                 raise
