@@ -12,6 +12,7 @@ from tests.retention.made import DAY, HOUR, World, at
 
 from pgkeep.cli.render.pruning import plan_json, plan_text, question, result_json, result_text
 from pgkeep.cli.render.times import show_time
+from pgkeep.repo.repack import Repacked
 from pgkeep.repo.sweep import SweepResult, Swept
 from pgkeep.retention.carry import PruneResult
 from pgkeep.retention.facts import PackGroup, Unreadable
@@ -112,16 +113,20 @@ def swept(**changes: object) -> SweepResult:
 
 def test_a_result_says_when_the_rest_goes() -> None:
     now = datetime(2026, 5, 11, 2, 0, tzinfo=UTC)
-    waiting = swept(waiting=Swept(71, 1 << 30), ready_in=4200.0, deleted=Swept(3, 5 << 20))
+    repacked = Repacked(4, 1, 6 << 20)
+    waiting = swept(waiting=Swept(71, 1 << 30), ready_in=4200.0, deleted=Swept(3, 5 << 20), repacked=repacked)
     result = PruneResult((LOST,), (), (), 192, 192_000, waiting)
     shown = text(result_text(result, now), 120)
     later = show_time(datetime(2026, 5, 11, 3, 11, tzinfo=UTC))[:16]
     assert shown == [
         "deleted    1 backup, 192 WAL segments of 188 kB",
         "deleted    3 packs of 5 MB that no backup needs, condemned before",
+        "repacked   6 MB that are still needed of 4 packs under half full; these packs are deleted later",
         f"condemned  71 packs of 1 GB: deleted by a prune after {later} (in 1 h 10 min)",
     ]
-    assert result_json(result)["sweep"]["waiting"] == {"packs": 71, "bytes": 1 << 30}
+    found = result_json(result)
+    assert (found["sweep"]["waiting"], found["ready_in"]) == ({"packs": 71, "bytes": 1 << 30}, 4200.0)
+    assert found["sweep"]["repacked"] == {"packs": 4, "bytes": 6 << 20}
 
 
 def test_a_result_says_what_was_not_done() -> None:

@@ -84,15 +84,14 @@ def result_json(result: PruneResult) -> dict[str, Any]:
         "segments": result.segments,
         "wal_bytes": result.wal_bytes,
         "sweep": None if result.sweep is None else _sweep_json(result.sweep),
+        "ready_in": None if result.sweep is None else round(result.sweep.ready_in, 3),
     }
 
 
 def _sweep_json(sweep: SweepResult) -> dict[str, Any]:
     swept = {"condemned": sweep.condemned, "deleted": sweep.deleted, "waiting": sweep.waiting, "owned": sweep.owned}
-    return {
-        **{name: {"packs": one.packs, "bytes": one.bytes} for name, one in swept.items()},
-        "ready_in": round(sweep.ready_in, 3),
-    }
+    found = {name: {"packs": one.packs, "bytes": one.bytes} for name, one in swept.items()}
+    return found | {"repacked": {"packs": sweep.repacked.packs, "bytes": sweep.repacked.bytes}}
 
 
 def plan_text(plan: RetentionPlan, cluster: str, zone: str, width: int) -> RenderableType:
@@ -210,6 +209,9 @@ def _deleted(result: PruneResult) -> str:
 def _sweep_rows(sweep: SweepResult, now: datetime) -> Iterator[tuple[str, Cell]]:
     if sweep.deleted.packs:
         yield "deleted", f"{_packs(sweep.deleted)} that no backup needs, condemned before"
+    if sweep.repacked.packs:
+        moved = f"{show_size(sweep.repacked.bytes)} that are still needed of {plural(sweep.repacked.packs, 'pack')}"
+        yield "repacked", f"{moved} under half full; these packs are deleted later"
     if sweep.waiting.packs:
         # Rounded up, so that whoever comes at the minute that is said finds them ready.
         when = show_time(now + timedelta(seconds=sweep.ready_in + 60))[:16]
