@@ -36,8 +36,8 @@ def fill(kept: Kept, rows: int = 3000) -> None:
     kept.archive_all()
 
 
-def count(server: Cluster | object) -> int:
-    return int(server.value("SELECT count(*) FROM orders"))  # type: ignore[attr-defined]
+def count(server: Cluster) -> int:
+    return int(server.value("SELECT count(*) FROM orders"))
 
 
 def test_backups_prunes_and_restores(kept: Kept, serve: Callable[..., Cluster]) -> None:
