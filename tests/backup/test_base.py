@@ -1,0 +1,58 @@
+"""Which packs are avoided, and what the base holds under a path (pure)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pgkeep.backup.base import FEW_PACKS, in_step, scattered_packs, stretches
+from pgkeep.format.limits import PACK_TARGET
+from pgkeep.format.manifest import Entry, EntryType, PackRef, live_bitmap
+from pgkeep.format.tail import FooterPlace
+from pgkeep.pg.summaries import Stretch
+from pgkeep.values.ids import ObjectId
+from pgkeep.values.lsn import Lsn
+from pgkeep.values.wal import History, Switch
+
+FRAMES = 800
+
+
+def _pack(number: int, live: float) -> PackRef:
+    place = FooterPlace(PACK_TARGET + 1000, PACK_TARGET, 912, 100, 900, bytes(32))
+    bits = live_bitmap(np.arange(FRAMES) < live * FRAMES)
+    return PackRef(ObjectId(number.to_bytes(16, "big")), place, FRAMES, bits)
+
+
+def test_few_packs_are_never_too_many() -> None:
+    assert scattered_packs([_pack(number, 0.01) for number in range(FEW_PACKS)]) == frozenset()
+
+
+def test_a_fresh_backup_of_any_size_is_not_scattered() -> None:
+    assert scattered_packs([_pack(number, 1) for number in range(1000)]) == frozenset()
+    assert scattered_packs([_pack(number, 0.4) for number in range(1000)]) == frozenset()
+
+
+def test_those_that_hold_least_are_stored_again() -> None:
+    packs = [_pack(number, 1) for number in range(20)] + [_pack(number, 0.01) for number in range(20, 90)]
+    avoided = scattered_packs(packs)
+    assert avoided < {pack.id for pack in packs[20:]}
+    left = len(packs) - len(avoided)
+    assert 20 < left <= 3 * 21 / 2 + 1
+    again = [pack for pack in packs if pack.id not in avoided] + [_pack(100, 1)]
+    assert scattered_packs(again) == frozenset()
+
+
+def test_entries_are_found_in_step() -> None:
+    rows = [Entry(path=path, type=EntryType.FILE, mode=0o600, size=1) for path in (b"a", b"b", b"b/c", b"d")]
+    find = in_step(rows)
+    assert [found and found.path for found in map(find, (b"A", b"a", b"aa", b"b/c", b"c", b"d", b"e"))] == [
+        None, b"a", None, b"b/c", None, b"d", None,
+    ]  # fmt: skip
+
+
+def test_wal_since_a_base_by_timelines() -> None:
+    history = History(3, (Switch(1, Lsn(1000)), Switch(2, Lsn(2000))))
+    assert stretches(history, Lsn(500), Lsn(2500)) == [
+        Stretch(1, Lsn(500), Lsn(1000)), Stretch(2, Lsn(1000), Lsn(2000)), Stretch(3, Lsn(2000), Lsn(2500)),
+    ]  # fmt: skip
+    assert stretches(history, Lsn(2100), Lsn(2500)) == [Stretch(3, Lsn(2100), Lsn(2500))]
+    assert stretches(history, Lsn(1200), Lsn(1900)) == [Stretch(2, Lsn(1200), Lsn(1900))]
