@@ -73,23 +73,43 @@ def plan_batches(first: Lsn, last: int, size: int, *, is_end: bool = True) -> li
 
 
 class BatchReader:
-    """Reads batches, one after the other, in whatever process it was made."""
+    """Reads batches, one after the other, in whatever process it was made; its files go with `finish` or `abandon`.
+
+    The files of one batch are written over with the next: memory for them need not be found again.
+    """
 
     def __init__(self, archive: WalArchive, reading: Reading) -> None:
         self._archive = archive
         self._reading = reading
         self._size = archive.segment_size
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._spare: list[Path] = []
+        self._named = 0
 
     def run(self, batch: Batch) -> tuple[Batch, list[ReadSegment]]:
         """What the records say that begin in each of the batch's segments.  Faults as `walscan.scan`."""
-        with tempfile.TemporaryDirectory(prefix="pgkeep-wal-", dir=self._reading.scratch) as name:
-            directory = Path(name)
-            for number in batch.numbers(self._size):
-                self._place(directory, number, self._content(number))
-            return batch, self._read(directory, batch)
+        directory = self._directory()
+        for number in batch.numbers(self._size):
+            self._place(directory, number, self._content(number))
+        return batch, self._read(directory, batch)
 
     def finish(self) -> None:
-        """Nothing is kept between batches."""
+        """Remove the files."""
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    abandon = finish
+
+    def _directory(self) -> Path:
+        """Where the next batch is laid out; what was laid out there before is spare."""
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="pgkeep-wal-", dir=self._reading.scratch)
+        directory = Path(self._scratch.name)
+        for path in directory.iterdir():
+            if path not in self._spare:
+                self._named += 1
+                self._spare.append(path.rename(directory / f"spare-{self._named}"))
+        return directory
 
     def _read(self, directory: Path, batch: Batch) -> list[ReadSegment]:
         start = self._start(directory, batch)
@@ -150,13 +170,17 @@ class BatchReader:
         """Write a segment's file, sparse where there are zeros and behind `content`; Fault 'io'."""
         path = self._path(directory, number)
         try:
-            with path.open("wb") as file:
+            if self._spare:
+                self._spare.pop().rename(path)
+            with path.open("r+b" if path.exists() else "wb") as file:
                 for piece in content:
                     # The rest of a segment that was switched is zeros: they need no place on disk.
                     if _is_zeros(piece):
+                        file.truncate()  # here and behind, a spare file has other bytes
                         file.seek(len(piece), os.SEEK_CUR)
                     else:
                         file.write(piece)
+                file.truncate()
                 file.truncate(self._size)
         except OSError as error:
             raise Fault(

@@ -165,7 +165,11 @@ def _results(
 ) -> Iterator[tuple[Batch, list[ReadSegment]]]:
     crew_size = min(workers, len(batches) // _WORTH_A_PROCESS)
     if crew_size < 2:
-        yield from map(BatchReader(archive, reading).run, batches)
+        reader = BatchReader(archive, reading)
+        try:
+            yield from map(reader.run, batches)
+        finally:
+            reader.finish()
         return
     address = RepositoryAddress.of(archive.cluster.repository)
     where = (address, archive.cluster.uuid, archive.cluster.incarnations, archive.system_id, archive.segment_size)
