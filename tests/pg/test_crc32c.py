@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from pgkeep.pg.crc32c import crc32c
+from pgkeep.pg.crc32c import crc32c, crc32c_of_bulk
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,9 @@ from pgkeep.pg.crc32c import crc32c
 def test_published_values(data: bytes, expected: int) -> None:
     assert crc32c(data) == expected
     assert crc32c(memoryview(data)) == expected
+
+
+@pytest.mark.parametrize("length", [0, 1, 32767, 32768, 32769, 33280, 100_001])
+def test_bulk_says_the_same(length: int) -> None:
+    data = random.Random(length).randbytes(length)
+    assert crc32c_of_bulk(data) == crc32c_of_bulk(memoryview(data)) == crc32c(data)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pgkeep.errors import Fault
-from pgkeep.pg.crc32c import crc32c
+from pgkeep.pg.crc32c import crc32c_of_bulk
 from pgkeep.pg.relfile import Fork
 from pgkeep.values.lsn import Lsn
 
@@ -163,7 +163,7 @@ def decode_summary(data: bytes, path: str, changes: Changes) -> None:
     body = data[: -_CRC.size]
     if len(data) < _HEAD.size + _ENTRY.size + _CRC.size or _HEAD.unpack_from(data)[0] != _MAGIC:
         raise _damaged(path, "is no WAL summary")
-    if crc32c(body) != _CRC.unpack_from(data, len(body))[0]:
+    if crc32c_of_bulk(body) != _CRC.unpack_from(data, len(body))[0]:
         raise _damaged(path, "has a wrong checksum")
     at = _HEAD.size
     try:
