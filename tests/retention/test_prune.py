@@ -52,6 +52,7 @@ def test_backups_prunes_and_restores(kept: Kept, serve: Callable[..., Cluster]) 
     assert kept.result("prune")["plan"]["policy"] is None
     assert kept.backups() == backups
 
+    stops = {one["backup"]: one["info"]["stop_lsn"] for one in kept.result("list")["backups"]}
     policy(kept, 'keep = { last = 2, wal = "0s" }')
     kept.run("hold", backups[1], "--note", "before the migration")
     before, packs = [path.name for path in kept.wal()], kept.packs()
@@ -83,6 +84,10 @@ def test_backups_prunes_and_restores(kept: Kept, serve: Callable[..., Cluster]) 
 
     again = kept.result("prune", "--yes")
     assert (again["plan"]["goes"], again["plan"]["wal"], again["result"]["deleted"]) == ([], [], [])
+
+    hole = kept.json("restore", str(kept.home / "hole"), "--lsn", stops[backups[2]], "--dry-run", status=13)["error"]
+    assert "pruned" in hole["message"], hole
+    assert hole["context"]["nearest_before"] and hole["context"]["nearest_after"], hole
 
     # The held one to its own end, the window from its beginning to the end of the archive.
     for number, (backup, options, expected) in enumerate([

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
@@ -87,6 +88,9 @@ class Pruned:
             first = end + 1
         if first <= last:
             yield first, last
+
+
+NOTHING_PRUNED: Final = Pruned()
 
 
 def read_pruned(cluster: Cluster) -> Pruned:

@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pgkeep.catalog.backups import stopped_at
-from pgkeep.catalog.continuity import Reach, gaps, reach
+from pgkeep.catalog.continuity import Gap, Reach, gaps, reach
 from pgkeep.catalog.timelines import continues, default_timeline
 from pgkeep.errors import Fault
 from pgkeep.format.manifest import ManifestInfo
 from pgkeep.repo.walarchive import Listing
+from pgkeep.repo.walstock import NOTHING_PRUNED, Pruned
 from pgkeep.restore.moment import show_moment
 from pgkeep.restore.target import Target, TargetKind
 from pgkeep.values.ids import BackupId
@@ -33,6 +34,8 @@ class ArchiveView:
     histories: Mapping[int, History]
     without: tuple[int, ...] = ()
     """Timelines with WAL whose history is missing or damaged: they may continue any other."""
+    pruned: Pruned = NOTHING_PRUNED
+    """What prunes took out of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,11 @@ class Choice:
     """Every backup on the lineage whose own WAL is there, whatever the target; newest first."""
     without_history: tuple[int, ...] = ()
     """Timelines with WAL that may continue this one: their history is missing or damaged."""
+    pruned: Pruned = NOTHING_PRUNED
+
+    def is_pruned(self, gap: Gap) -> bool:
+        """Whether a gap begins with WAL that a prune took out."""
+        return self.pruned.holds(self.candidates[0].info.system_id, gap.timeline, gap.first)
 
 
 def choose(infos: Sequence[ManifestInfo], view: ArchiveView, target: Target, backup: BackupId | None = None) -> Choice:
@@ -101,7 +109,7 @@ def choose(infos: Sequence[ManifestInfo], view: ArchiveView, target: Target, bac
         candidates.append(Candidate(info, reached, until))
     if not candidates:
         raise _without_wal(early[0], history, view)
-    return Choice(history, tuple(candidates), others, size, restorable, view.without)
+    return Choice(history, tuple(candidates), others, size, restorable, view.without, view.pruned)
 
 
 def _lineage(

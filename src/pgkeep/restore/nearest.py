@@ -138,6 +138,8 @@ def _after(target: Target, candidate: Candidate, infos: Iterable[ManifestInfo]) 
 
 def _end(scan: WalScan, gap: Gap | None, choice: Choice) -> str:
     when = f" (the last transaction ended at {show_moment(scan.last.time)})" if scan.last is not None else ""
+    if gap is not None and choice.is_pruned(gap):
+        return f"the WAL behind {scan.end}{when} was pruned, as the policy says: {gap.describe(choice.size)}"
     if gap is not None:
         return f"the archive has a gap behind {scan.end}{when}: it lacks {gap.describe(choice.size)}"
     return f"the archived WAL ends at {scan.end}{when}"

@@ -23,6 +23,7 @@ from pgkeep.pg.programs import Programs
 from pgkeep.repo.backups import Manifest, backup_ids, read_info, read_manifest
 from pgkeep.repo.repository import Cluster
 from pgkeep.repo.walarchive import WalArchive
+from pgkeep.repo.walstock import read_pruned
 from pgkeep.restore import preflight
 from pgkeep.restore.choice import ArchiveView, Candidate, Choice, choose
 from pgkeep.restore.nearest import Seen, not_found
@@ -134,7 +135,8 @@ class Search:
         key = names.backup(self._cluster.uuid, backup)
         known = [parse_history(newest.timeline, text, key)] if text else []
         timelines = read_timelines(archive, listing, known)
-        return ArchiveView(listing, timelines.histories, (*timelines.without, *timelines.damaged))
+        without = (*timelines.without, *timelines.damaged)
+        return ArchiveView(listing, timelines.histories, without, read_pruned(self._cluster))
 
     def _too_new(self, manifest: Manifest) -> bool:
         target = self._wanted.target
