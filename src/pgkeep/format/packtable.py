@@ -59,8 +59,18 @@ def object_ids(column: Ids) -> list[ObjectId]:
 
 def places_in(sorted_ids: Ids, wanted: Ids) -> npt.NDArray[np.int64]:
     """The place of each wanted id in an ascending column; -1 for those that it does not have."""
-    if not len(sorted_ids):
+    if not len(sorted_ids) or not len(wanted):
         return np.full(len(wanted), -1, np.int64)
-    places = np.searchsorted(sorted_ids, wanted).astype(np.int64)
+    known = _leading(sorted_ids)
+    if bool((known[1:] == known[:-1]).any()):  # ids are random: practically never
+        places = np.searchsorted(sorted_ids, wanted).astype(np.int64)
+    else:
+        places = np.searchsorted(known, _leading(wanted)).astype(np.int64)
     places[places == len(sorted_ids)] = 0
     return np.where(sorted_ids[places] == wanted, places, -1)
+
+
+def _leading(ids: Ids) -> npt.NDArray[np.uint64]:
+    """The first eight bytes as numbers, which ascend with the ids: they are found a dozen times faster."""
+    pairs = np.ascontiguousarray(ids).view(">u8").reshape(len(ids), 2)
+    return pairs[:, 0].astype(np.uint64)
