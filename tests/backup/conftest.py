@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.backup.ground import Ground, quiet
 from tests.clusters import Cluster
 from tests.keeping import Kept, keep
 
@@ -18,5 +19,16 @@ def kept(cluster: Callable[..., Cluster], server_tmp: Path, pgkeep_program: tupl
 
     def make(**options: Any) -> Kept:
         return keep(cluster, server_tmp, pgkeep_program, **options)
+
+    return make
+
+
+@pytest.fixture
+def own(kept: Callable[..., Kept], pg_major: int) -> Callable[..., Ground]:
+    """Makes a quiet server of the test's own: `own(checksums=False, wal_log_hints="on")`."""
+
+    def make(**options: Any) -> Ground:
+        made = kept(**quiet(pg_major) | {"wal_segsize": 1} | options)
+        return Ground(made, made.cluster)
 
     return make

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pgkeep.pg.relfile import is_temporary_relation, relation_of
+from pgkeep.values.lsn import Lsn
 from tests.keeping import Kept
 
 PAGE = 8192
+Pages = Mapping[str, bytes]
+"""By path below the data directory the content of files."""
 
 
 def relation_files(directory: Path) -> Iterator[str]:
@@ -41,22 +44,42 @@ def lsn_of(page: bytes) -> int:
     return int(high) << 32 | int(low)
 
 
+def _shown(page: bytes) -> str:
+    return str(Lsn(lsn_of(page))) if page else "no such page"
+
+
 def compare(kept: Kept, target: Path, start_lsn: int) -> int:
     """Every relation file of the running, quiet server against the restored, never started directory: equal but for
     pages that WAL from the backup's start on has touched.  The pages compared.
     """
-    live = set(relation_files(kept.cluster.datadir))
-    restored = set(relation_files(target))
-    assert restored == live, (restored - live, live - restored)
+    live = list(relation_files(kept.cluster.datadir))
+    theirs = list(relation_files(target))
+    assert set(theirs) == set(live), (set(theirs) ^ set(live), "are on one side alone")
     pages = 0
-    for path in sorted(live):
-        ours, theirs = (target / path).read_bytes(), (kept.cluster.datadir / path).read_bytes()
-        for at in range(0, max(len(ours), len(theirs)), PAGE):
-            one, other = ours[at : at + PAGE], theirs[at : at + PAGE]
-            pages += 1
-            if one != other and (len(other) < PAGE or lsn_of(other) < start_lsn):
-                raise AssertionError(
-                    f"{path} page {at // PAGE}: restored has LSN {lsn_of(one) if one else None:x}, the server"
-                    f" {lsn_of(other) if other else None:x}; the backup began at {start_lsn:x}"
-                )
+    for path in live:
+        server = (kept.cluster.datadir / path).read_bytes()
+        wrong = differing({path: (target / path).read_bytes()}, {path: server}, start_lsn)
+        assert not wrong, wrong
+        pages += -(-len(server) // PAGE)
     return pages
+
+
+def differing(ours: Pages, live: Pages, start_lsn: int) -> list[str]:
+    """What a backup that began at `start_lsn` holds wrongly (`ours`) of the files that a quiet server has (`live`).
+
+    A page may differ when WAL from the start on has touched it, and file lists may not differ.
+    """
+    wrong = [f"{path} is on one side alone" for path in sorted(ours.keys() ^ live.keys())]
+    for path in sorted(ours.keys() & live.keys()):
+        mine, theirs = ours[path], live[path]
+        if relation_of(path) is None:
+            wrong += [f"{path} differs"] if mine != theirs else []
+            continue
+        for at in range(0, max(len(mine), len(theirs)), PAGE):
+            one, other = mine[at : at + PAGE], theirs[at : at + PAGE]
+            if one != other and (len(other) < PAGE or lsn_of(other) < start_lsn):
+                wrong.append(
+                    f"{path} page {at // PAGE}: the backup has LSN {_shown(one)}, the server {_shown(other)};"
+                    f" the backup began at {Lsn(start_lsn)}"
+                )
+    return wrong
