@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 from pgkeep.format import names
 from pgkeep.format.deletion import PrunedRange
+from pgkeep.format.windex import WalIndexInfo
 from pgkeep.repo.repository import create_repository, register_cluster
 from pgkeep.repo.walarchive import WalArchive
-from pgkeep.repo.walstock import Pruned, _merged, delete_wal, read_pruned, record_pruned, wal_stock
+from pgkeep.repo.walstock import Pruned, _merged, delete_wal, drop_indexes, read_pruned, record_pruned, wal_stock
+from pgkeep.repo.windex import key_of, list_indexes, put_index
 from pgkeep.store.local import LocalStore
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import Segment
+from tests.format.test_windex import entry
 from tests.repo.made import CLAIM, INCARNATION
 from tests.walfiles import CLOCK
 
@@ -66,6 +69,18 @@ def test_what_is_deleted_goes_in_order_and_histories_and_claims_stay(archive: Wa
     assert [one.number for one in wal_stock(archive)] == [6, 7, 8]
     assert archive.listing().timelines_with_history == (2,)
     assert archive.claim(1)[1] == CLAIM
+
+
+def test_an_index_goes_when_nothing_of_what_it_describes_is_left(archive: WalArchive) -> None:
+    """Runs of three: 0 to 2 is gone, of 3 to 5 the last is left; one that cannot be read goes with its first."""
+    for first in (0, 3):
+        entries = [entry(number, None, number * SIZE) for number in range(first, first + 3)]
+        put_index(archive, Segment(1, first), WalIndexInfo(tool="pgkeep", tail=[b"t" * 32]), entries, CLOCK)
+    for torn in (6, 9):
+        archive.cluster.repository.store.put(key_of(archive, Segment(1, torn)), [b"torn"])
+    left = {5, 9, 10}
+    assert drop_indexes(archive, 1, lambda number: number in left) == 2
+    assert [first for first, _ in list_indexes(archive, 1)] == [3, 9]
 
 
 def test_records_are_merged_and_replaced(archive: WalArchive) -> None:
