@@ -6,7 +6,8 @@ Rules of this file:
    (store.direct): finding memory for gigabytes that nobody reads soon costs more than all else a restore does, and
    many times as much where memory is in small pieces (docs/decisions/0012-direct-writes.md).  The rest goes through it.
 2. One thread makes all calls on the files, in the order in which they were handed over; so a file is closed after its
-   last write, and its O_DIRECT is switched between writes.
+   last write, and its O_DIRECT is switched between writes.  A small write is not worth the handing over when the
+   thread has nothing to do: thousands of scattered pages are written at once.
 3. What a write met is raised at the latest by `drain`.  What was drained is with the kernel; fsync makes it durable.
 """
 
@@ -73,16 +74,24 @@ class FileWriter:
             return
         descriptor = self._descriptor(self._number, self._file)
         path = self._trees[self._file.root].full(self._file.path)
-        self._submit(_write, descriptor, self._buffer[: self._size], self._start, path)
-        while len(self._pending) >= _BUFFERS:
-            self._pending.popleft().result()
+        self._settle(_BUFFERS)
+        if self._size < DIRECT_FROM and not self._pending:
+            _write(descriptor, self._buffer[: self._size], self._start, path)
+        else:
+            self._submit(_write, descriptor, self._buffer[: self._size], self._start, path)
+            self._settle(_BUFFERS - 1)
+            self._buffer = next(self._buffers)
         self._taken += self._size
-        self._buffer, self._size, self._number = next(self._buffers), 0, -1
+        self._size, self._number = 0, -1
 
     def drain(self) -> None:
         """Wait until everything is written."""
         self.flush()
-        while self._pending:
+        self._settle(0)
+
+    def _settle(self, most: int) -> None:
+        """Take note of what is done, and wait until at most that many calls are not."""
+        while self._pending and (len(self._pending) > most or self._pending[0].done()):
             self._pending.popleft().result()
 
     def taken(self) -> int:
