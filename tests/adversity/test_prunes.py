@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pgkeep.clock import SystemClock
+from pgkeep.events import silent
 from pgkeep.pg.account import give
 from pgkeep.repo.lease import LEASE_SECONDS, SKEW_SECONDS
+from pgkeep.repo.repack import Budget
+from pgkeep.repo.sweep import sweep
 from tests.clusters import Cluster
 from tests.keeping import Kept, keep
 
@@ -110,3 +114,30 @@ def test_a_restore_keeps_its_backup(kept: Kept, tmp_path: Path) -> None:
     out, err = restore.communicate(timeout=120)
     assert restore.returncode == 0, out + err
     assert (target / "global/pg_control").exists()
+
+
+def test_a_restore_and_a_delta_read_what_has_moved(kept: Kept, serve: Callable[..., Cluster]) -> None:
+    """Most of the first backup's packs is dead; what is left moves, and the packs go."""
+    kept.cluster.sql("CREATE TABLE filler AS SELECT g, md5(g::text) AS note FROM generate_series(1, 700000) g")
+    kept.backup()
+    kept.cluster.sql("DROP TABLE filler")
+    kept.cluster.sql("UPDATE orders SET note = 'changed'")
+    kept.backup()
+    kept.run("prune", "--yes")
+    old = set(map(str, kept.packs()))
+    for _ in range(3):
+        age(kept, WAIT + 60)
+        sweep(kept.catalogue(), SystemClock(), silent, budget=Budget(worth=1))
+        give(kept.account, list(kept.repository.rglob("*")))
+    assert list(kept.repository.glob("*/moves/*")), "nothing was repacked"
+    assert not old <= set(map(str, kept.packs()))
+    assert kept.result("verify")["sound"] is True
+    target = kept.home / "restored"
+    kept.run("restore", str(target), "--yes")
+    with (target / "base/1/1259").open("r+b") as file:
+        file.write(b"damage" * 1000)
+    kept.run("restore", str(target), "--delta", "--yes")
+    kept.backup()
+    assert kept.result("verify")["sound"] is True
+    server = serve(target)
+    assert server.value("SELECT count(*) FROM orders WHERE note = 'changed'") == 100000
