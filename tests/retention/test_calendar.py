@@ -197,3 +197,15 @@ def test_no_backups_at_all() -> None:
     plan = made.plan(KeepPolicy(daily=1))
     assert (plan.stays, plan.goes, plan.wal_goes) == ((), (), ())
     assert World(at("2026-05-01 00:00")).plan(KeepPolicy(daily=1)).stays == ()
+
+
+def test_a_day_without_a_backup_that_restores_is_no_day() -> None:
+    """Of five days the third has only one whose WAL is lost: the three days are others, and it stays beside them."""
+    made = World(at("2026-05-01 00:00"))
+    names = [made.backup(f"2026-05-{day:02} 02:00") for day in range(1, 6)]
+    missing = made.segment(at("2026-05-03 03:00"))
+    made.wal(0, missing - 1).wal(missing + 1, 200)
+    plan = made.plan(KeepPolicy(daily=3))
+    assert stays(plan) == [names[1], names[2], names[3], names[4]]
+    assert why(plan, names[1])[0] == "daily 2026-05-02"
+    assert stays(made.plan(KeepPolicy(last=3))) == [names[1], names[3], names[4]]

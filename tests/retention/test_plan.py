@@ -389,3 +389,14 @@ def test_packs_are_freed_when_all_that_name_them_go() -> None:
     freed = plan(KeepPolicy(last=1)).freed
     assert (freed.packs, freed.pack_bytes) == (7, 4210)
     assert plan(KeepPolicy(last=4)).freed.pack_bytes == 0
+
+
+def test_what_lies_beside_is_not_counted_although_the_cluster_has_few() -> None:
+    """Three of the last backups are asked for, and the cluster's own branch has two: a copy's is none of them."""
+    made, names = daily(2)
+    made.histories[SYSTEM, 2] = history(2, (1, 30))
+    made.wal(30, 47, timeline=2)
+    copies = [made.backup(EPOCH + DAY + hour * HOUR, timeline=2) for hour in range(8, 14)]
+    plan = made.plan(KeepPolicy(last=3, wal=2 * DAY), 1)
+    assert stays(plan) == [*names, copies[-1]]
+    assert why(plan, copies[-1]) == ["newest of its lineage"]
