@@ -133,13 +133,13 @@ class Ground:
                 give_tree(self.kept.account, self.kept.repository)
         return Taken(result.info, warnings)
 
-    def wrong(self, taken: Taken) -> list[str]:
-        """What the backup holds otherwise than the quiet server does now."""
+    def wrong(self, taken: Taken, *, masked: bool = False) -> list[str]:
+        """What the backup holds otherwise than the quiet server does now; `masked` as of `differing`."""
         manifest = read_manifest(self.catalogue, BackupId(taken.info.backup))
         live = {path: (self.path / path).read_bytes() for path in (*relation_files(self.path), *self._whole_files())}
         image = read_image(self.catalogue, manifest).items()
         ours = {path: content for path, content in image if relation_of(path) is not None or _is_whole(path)}
-        return differing(ours, live, taken.info.start_lsn)
+        return differing(ours, live, taken.info.start_lsn, masked=masked)
 
     def _whole_files(self) -> Iterator[str]:
         for folder, _, names in os.walk(self.path, followlinks=True):

@@ -64,10 +64,11 @@ def compare(kept: Kept, target: Path, start_lsn: int) -> int:
     return pages
 
 
-def differing(ours: Pages, live: Pages, start_lsn: int) -> list[str]:
+def differing(ours: Pages, live: Pages, start_lsn: int, *, masked: bool = False) -> list[str]:
     """What a backup that began at `start_lsn` holds wrongly (`ours`) of the files that a quiet server has (`live`).
 
-    A page may differ when WAL from the start on has touched it, and file lists may not differ.
+    A page may differ when WAL from the start on has touched it, and file lists may not differ.  `masked` says that hint
+    bits may: of a cluster that does not log them.
     """
     wrong = [f"{path} is on one side alone" for path in sorted(ours.keys() ^ live.keys())]
     for path in sorted(ours.keys() & live.keys()):
@@ -77,9 +78,39 @@ def differing(ours: Pages, live: Pages, start_lsn: int) -> list[str]:
             continue
         for at in range(0, max(len(mine), len(theirs)), PAGE):
             one, other = mine[at : at + PAGE], theirs[at : at + PAGE]
-            if one != other and (len(other) < PAGE or lsn_of(other) < start_lsn):
+            if one == other or (masked and len(one) == len(other) and mask(one) == mask(other)):
+                continue
+            if len(other) < PAGE or lsn_of(other) < start_lsn:
                 wrong.append(
                     f"{path} page {at // PAGE}: the backup has LSN {_shown(one)}, the server {_shown(other)};"
                     f" the backup began at {Lsn(start_lsn)}"
                 )
     return wrong
+
+
+_HINT_FLAGS = 0x0001 | 0x0002
+"""PD_HAS_FREE_LINES and PD_PAGE_FULL; PD_ALL_VISIBLE is no hint."""
+_HINT_BITS = 0x0100 | 0x0200 | 0x0400 | 0x0800
+"""HEAP_XMIN_COMMITTED, _INVALID, HEAP_XMAX_COMMITTED, _INVALID."""
+_LP_NORMAL, _LP_DEAD = 1, 3
+
+
+def mask(page: bytes) -> bytes:
+    """The page without what may change and is not logged (access/common/bufmask.c, heap_mask, btree_mask)."""
+    lower, upper, special = struct.unpack_from("<HHH", page, 12)
+    if not upper or not 24 <= lower <= upper <= special <= PAGE:
+        return page
+    masked = bytearray(page)
+    masked[10] &= 0xFF ^ _HINT_FLAGS
+    masked[20:24] = bytes(4)  # pd_prune_xid
+    for at in range(24, lower, 4):
+        (pointer,) = struct.unpack_from("<I", page, at)
+        offset, state, length = pointer & 0x7FFF, pointer >> 15 & 3, pointer >> 17
+        if special < PAGE and state == _LP_DEAD and length:
+            struct.pack_into("<I", masked, at, pointer & ~(3 << 15) | _LP_NORMAL << 15)
+        if special == PAGE and state == _LP_NORMAL and length >= 23 and offset + length <= PAGE:
+            (bits,) = struct.unpack_from("<H", page, offset + 20)
+            struct.pack_into("<H", masked, offset + 20, bits & ~_HINT_BITS)
+    if special == PAGE - 16:
+        masked[PAGE - 4 : PAGE] = bytes(4)  # BTP_HAS_GARBAGE and the cycle id; LH_PAGE_HAS_DEAD_TUPLES of hash indexes
+    return bytes(masked)
