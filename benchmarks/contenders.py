@@ -104,14 +104,14 @@ class PgBackRest:
 
     @property
     def archive_command(self) -> str:
-        return f"{self.program} --config={self._config} --stanza=race archive-push %p"
+        return f"{self.program} --config={self.config} --stanza=race archive-push %p"
 
     @property
     def _home(self) -> Path:
         return self.site.work / self.name
 
     @property
-    def _config(self) -> Path:
+    def config(self) -> Path:
         return self._home / "pgbackrest.conf"
 
     def prepare(self, server: Server) -> None:
@@ -119,22 +119,22 @@ class PgBackRest:
         self.site.folder(self.name)
         keys = ("repo1-path", "spool-path", "lock-path")
         folders = [f"{key}={self.site.folder(self.name, key)}" for key in keys]
-        self._config.write_text("\n".join([
+        self.config.write_text("\n".join([
             "[global]", *self.tuning.split(), *folders,
             "repo1-retention-full=9", "log-level-console=info", "log-level-file=off",
             "[race]", f"pg1-path={server.data}", f"pg1-socket-path={server.socket}", f"pg1-port={PORT}",
             "pg1-user=postgres", "",
         ]))  # fmt: skip
-        self.site.run(*self._command("stanza-create"))
+        self.site.run(*self.command("stanza-create"))
 
     def recommended_archive_command(self, server: Server) -> str:
         return self.archive_command
 
     def backup(self, server: Server) -> tuple[str, ...]:
-        return self._command("backup", "--type=full")
+        return self.command("backup", "--type=full")
 
     def incremental(self, server: Server) -> tuple[str, ...]:
-        return self._command("backup", "--type=incr")
+        return self.command("backup", "--type=incr")
 
     @property
     def backups(self) -> tuple[Path, ...]:
@@ -145,10 +145,10 @@ class PgBackRest:
         return self._home / "repo1-path"
 
     def restore(self, target: Path) -> tuple[str, ...]:
-        return self._command("restore", f"--pg1-path={target}")
+        return self.command("restore", f"--pg1-path={target}")
 
     def delta(self, target: Path) -> tuple[str, ...]:
-        return self._command("restore", "--delta", f"--pg1-path={target}")
+        return self.command("restore", "--delta", f"--pg1-path={target}")
 
     def phases(self, lines: Sequence[Line]) -> Phases:
         return Phases(
@@ -156,8 +156,8 @@ class PgBackRest:
             archive=_between(lines, "backup stop and wait", "new backup label"),
         )
 
-    def _command(self, *words: str) -> tuple[str, ...]:
-        return (self.program, f"--config={self._config}", "--stanza=race", *words)
+    def command(self, *words: str) -> tuple[str, ...]:
+        return (self.program, f"--config={self.config}", "--stanza=race", *words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,39 +237,39 @@ class PgKeep:
 
     @property
     def archive_command(self) -> str:
-        return f"{self.program} --config {self._config} wal push %p"
+        return f"{self.program} --config {self.config} wal push %p"
 
     @property
     def _home(self) -> Path:
         return self.site.work / self.name
 
     @property
-    def _config(self) -> Path:
+    def config(self) -> Path:
         return self._home / "pgkeep.toml"
 
     def prepare(self, server: Server) -> None:
         shutil.rmtree(self._home, ignore_errors=True)
         self.site.folder(self.name)
-        self._config.write_text(
+        self.config.write_text(
             f'[repository]\nurl = "file://{self.repository}"\n\n'
             f'[cluster.main]\nconnection = "{server.conninfo}"\n'
             f"{'' if self.level is None else self.tuning}\n"
         )
-        self.site.own(self._config)
-        self.site.run(self.program, "--config", str(self._config), "init")
+        self.site.own(self.config)
+        self.site.run(self.program, "--config", str(self.config), "init")
 
     def recommended_archive_command(self, server: Server) -> str:
         answer = json.loads(
-            self.site.run(self.program, "--config", str(self._config), "--json", "init").splitlines()[-1]
+            self.site.run(self.program, "--config", str(self.config), "--json", "init").splitlines()[-1]
         )
         sql = next(one["sql"] for one in answer["result"]["statements"] if "archive_command" in one["sql"])
         return str(sql).partition("= '")[2].removesuffix("';").replace("''", "'")
 
     def backup(self, server: Server) -> tuple[str, ...]:
-        return (self.program, "--config", str(self._config), "backup", "--mode", "full", "--checkpoint", "fast")
+        return self.command("backup", "--mode", "full", "--checkpoint", "fast")
 
     def incremental(self, server: Server) -> tuple[str, ...]:
-        return (self.program, "--config", str(self._config), "backup", "--mode", self.mode, "--checkpoint", "fast")
+        return self.command("backup", "--mode", self.mode, "--checkpoint", "fast")
 
     @property
     def backups(self) -> tuple[Path, ...]:
@@ -280,10 +280,13 @@ class PgKeep:
         return self._home / "repository"
 
     def restore(self, target: Path) -> tuple[str, ...]:
-        return (self.program, "--config", str(self._config), "restore", str(target), "--latest")
+        return self.command("restore", str(target), "--latest")
 
     def delta(self, target: Path) -> tuple[str, ...]:
         return (*self.restore(target), "--delta", "--yes")
+
+    def command(self, *words: str) -> tuple[str, ...]:
+        return (self.program, "--config", str(self.config), *words)
 
     def phases(self, lines: Sequence[Line]) -> Phases:
         return Phases(
