@@ -61,8 +61,8 @@ class Storm:
     def _deeds(self) -> Sequence[Callable[[], None]]:
         changes = (self._insert, self._update, self._delete, self._update, self._insert, self._vacuum)
         rewrites = (self._truncate, self._full, self._cluster, self._reindex, self._move, self._log, self._retype)
-        others = (self._make, self._drop, self._partition, self._object, self._sequence, self._database, self._catalog)
-        return (*changes, *rewrites, *others, self._copy_freeze, self._checkpoint, self._abort)
+        others = (self._make, self._drop, self._partition, self._object, self._sequence, self._catalog)
+        return (*changes, *rewrites, *others, *[self._database] * 4, self._copy_freeze, self._checkpoint, self._abort)
 
     def _create(self, name: str) -> None:
         kind = self.chance.choice(["", "", "", "UNLOGGED "])
@@ -176,7 +176,7 @@ class Storm:
 
     def _database(self) -> None:
         """The twin changes, moves, or is made anew, from 15 on with the OID that it had."""
-        match self.chance.randrange(4):
+        match self.chance.randrange(6):
             case 0:
                 self._do(f"UPDATE kept SET n = n + 1 WHERE id % {self.chance.randint(2, 500)} = 0", "twin")
             case 1:

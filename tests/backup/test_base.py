@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
-from pgkeep.backup.base import FEW_PACKS, in_step, scattered_packs, stretches
+from pgkeep.backup.base import FEW_PACKS, BaseFiles, in_step, scattered_packs, stretches
+from pgkeep.backup.tasks import How
 from pgkeep.format.limits import PACK_TARGET
 from pgkeep.format.manifest import Entry, EntryType, PackRef, live_bitmap
 from pgkeep.format.tail import FooterPlace
-from pgkeep.pg.summaries import Stretch
+from pgkeep.pg.relfile import Fork, RelationFile
+from pgkeep.pg.summaries import NO_LIMIT, Changes, ForkChanges, RelationKey, Stretch
+from pgkeep.repo.backups import Manifest
 from pgkeep.values.ids import ObjectId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, Switch
@@ -56,3 +61,20 @@ def test_wal_since_a_base_by_timelines() -> None:
     ]  # fmt: skip
     assert stretches(history, Lsn(2100), Lsn(2500)) == [Stretch(3, Lsn(2100), Lsn(2500))]
     assert stretches(history, Lsn(1200), Lsn(1900)) == [Stretch(2, Lsn(1200), Lsn(1900))]
+
+
+def test_what_wal_did_to_each_segment_file_of_a_relation() -> None:
+    """Summaries count blocks of the relation; files of 1 GiB (here of 100 blocks) hold a part of them each."""
+    changes, key = Changes(), RelationKey(1663, 5, 16384)
+    changes.add(key, 110, np.array([99, 100, 103, 199, 200], np.uint32))
+    files = BaseFiles(cast(Manifest, None), How.LSN, changes, 100)
+
+    def of(segment: int) -> tuple[int, list[int]]:
+        limit, blocks = files._changed(changes, RelationFile(*key, Fork.MAIN, segment))
+        return limit, blocks.tolist()
+
+    assert [of(segment) for segment in range(4)] == [(100, [99]), (10, [0, 3, 99]), (0, [0]), (0, [])]
+    changes.forks[key] = ForkChanges(NO_LIMIT, changes.forks[key].blocks)
+    assert of(1) == (100, [0, 3, 99])
+    changes.databases.add((1663, 5))
+    assert of(3) == (0, [])

@@ -49,7 +49,7 @@ class Torture:
     def run(self, rounds: int, restores: int) -> None:
         self._round("full", event=None)
         restored = set(self.chance.sample(range(rounds), restores))
-        events = (None, None, self.crash, self.restart, self.roll_back, self.promote)
+        events = (None, None, None, None, self.crash, self.restart, self.roll_back, self.promote)
         for number in range(rounds):
             taken = self._round(self.chance.choice(self.modes), event=self.chance.choice(events))
             if number in restored or number == rounds - 1:
