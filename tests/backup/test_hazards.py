@@ -20,6 +20,7 @@ from pgkeep.backup.inheriting import BaseSettings, Inheritance, InheritedFile
 from pgkeep.backup.tasks import BaseFile
 from pgkeep.pg import summaries
 from pgkeep.pg.account import Account
+from pgkeep.pg.crc32c import crc32c
 from pgkeep.pg.entry import Entry
 from pgkeep.pg.page import checksums, page_lsns
 from pgkeep.pg.summaries import NO_LIMIT, Changes, ForkChanges, Stretch, Summary
@@ -126,8 +127,7 @@ def any_summary(patch: Monkey) -> None:
     decode = summaries.decode_summary
 
     def decoded(data: bytes, path: str, changes: Changes) -> None:
-        patch.setattr(summaries, "crc32c", lambda _body: int.from_bytes(data[-4:], "little"))
-        decode(data, path, changes)
+        decode(data[:-4] + crc32c(data[:-4]).to_bytes(4, "little"), path, changes)
 
     patch.setattr(summaries, "decode_summary", decoded)
     no_sample(patch)
