@@ -17,7 +17,7 @@ from pgkeep.pg.account import Account, credentials
 
 INFO = {
     "label", "started", "stopped", "host", "system_id", "server_version", "timeline", "start_lsn", "stop_lsn",
-    "source", "method", "base", "logical_bytes", "stored_bytes", "pages", "pages_changed", "files", "bad_pages",
+    "source", "method", "method_reason", "base", "logical_bytes", "stored_bytes", "pages", "pages_changed", "files", "bad_pages",
 }  # fmt: skip
 
 
@@ -55,6 +55,7 @@ def test_the_life_of_a_repository(archiving: Cluster, pgkeep_process: Run, serve
     events = [line for line in made.lines if "event" in line]
     assert [line["name"] for line in events if line["event"] == "phase"] == [
         "start",
+        "base",
         "copy",
         "stop",
         "archive",
