@@ -17,7 +17,8 @@ from pgkeep.pg.account import Account, credentials
 
 INFO = {
     "label", "started", "stopped", "host", "system_id", "server_version", "timeline", "start_lsn", "stop_lsn",
-    "source", "method", "method_reason", "base", "logical_bytes", "stored_bytes", "pages", "pages_changed", "files", "bad_pages",
+    "source", "method", "method_reason", "base", "logical_bytes", "stored_bytes", "pages", "pages_changed", "files",
+    "bad_pages",
 }  # fmt: skip
 
 
