@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from pgkeep.errors import Damaged, Fault
-from pgkeep.format.extents import HOLE, ExtentMap, decode_extents
+from pgkeep.format.extents import HOLE, ExtentMap
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.manifest import Entry, EntryType, Place, Unit
 from pgkeep.repo.backups import Manifest
-from pgkeep.repo.packreader import PackReader, missing_as_damage
+from pgkeep.repo.packreader import PackReader, missing_as_damage, read_extents
 from pgkeep.repo.repository import Cluster
 from pgkeep.restore.layout import units_of
 from pgkeep.values.ids import ObjectId
@@ -60,11 +60,8 @@ class Contents:
         return content
 
     def _map(self, entry: Entry) -> ExtentMap:
-        reader = self._numbered(entry.pack)
-        data = reader.read_units(FrameKind.MAPS, entry.at, entry.length)
-        if self._cluster.repository.keys.extent_map(data) != entry.hash:
-            raise Damaged(reader.key, f"holds another extent map than the manifest names for {entry.path!r}")
-        return decode_extents(data, reader.key)
+        keys = self._cluster.repository.keys
+        return read_extents(self._numbered(entry.pack), entry.at, entry.length, entry.hash, keys)
 
     def _numbered(self, number: int) -> PackReader:
         pack = self._manifest.outer.packs[number]
