@@ -47,6 +47,7 @@ _OVERRULED = {
     "client_min_messages": "warning",
 }
 _TEXT_TYPES = (0, "text", "name", "varchar", "bpchar", '"char"', "pg_lsn")
+_OF_THE_CHOICE = {"hostaddr", "password", "target_session_attrs", "load_balance_hosts"}  # among several hosts
 _CONVERTS_TO_NOTHING = {"SQL_ASCII", "MULE_INTERNAL"}
 _LOST = (errors.AdminShutdown, errors.CrashShutdown, errors.CannotConnectNow, errors.IdleSessionTimeout)
 
@@ -132,6 +133,29 @@ class Session:
     def dbname(self) -> str:
         return self._connection.info.dbname
 
+    def parameters(self) -> list[tuple[str, str, bool]]:
+        """(name, value, secret) of the connection options in use that are not libpq's built-in defaults.
+
+        Resolved: from the connection string, the environment and the service file; of several hosts the one that
+        answered.  The password is not among them.
+        """
+        connection = self._connection.pgconn
+        used = {"host": connection.host, "port": connection.port, "user": connection.user}
+        if connection.hostaddr and any(option.keyword == b"hostaddr" and option.val for option in connection.info):
+            used["hostaddr"] = connection.hostaddr
+        found = [(name, _decoded(value), False) for name, value in used.items() if value]
+        for option in connection.info:
+            name = option.keyword.decode()
+            if option.val is None or option.val == option.compiled or name in used or name in _OF_THE_CHOICE:
+                continue
+            found.append((name, _decoded(option.val), option.dispchar in {b"*", b"D"}))
+        return found
+
+    @property
+    def password(self) -> str:
+        """What the server was given, from wherever libpq had it; '' when it had none."""
+        return _decoded(self._connection.pgconn.password)
+
     @property
     def is_open(self) -> bool:
         """False once the connection is known to be gone."""
@@ -214,6 +238,10 @@ def _text(error: Exception) -> str:
     """The error in one line; a PostgreSQL detail or hint is kept."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return "; ".join(lines) or type(error).__name__
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
 
 
 def as_text(value: Any) -> str:
