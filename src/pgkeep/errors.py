@@ -53,6 +53,8 @@ CODES: Final[dict[str, int]] = {
     "backup-held": EXIT_FAILED,
     "backup-retired": EXIT_FAILED,
     "lease-lost": EXIT_FAILED,
+    "dump-unknown": EXIT_FAILED,
+    "dump-too-large": EXIT_FAILED,
     # PostgreSQL
     "postgres-unreachable": EXIT_POSTGRES,
     "postgres-lost": EXIT_POSTGRES,

@@ -11,14 +11,15 @@ import pytest
 
 from pgkeep.format import (
     deletion,
+    dump,
     framerow,
     header,
     limits,
     manifest,
-    manifestcodec,
     moves,
     names,
     objects,
+    root,
     section,
     tail,
     windex,
@@ -27,7 +28,7 @@ from pgkeep.format.frame import FrameKind
 from pgkeep.format.header import ObjectType
 from pgkeep.format.record import Record
 from pgkeep.format.section import REPEATABLE, SectionType
-from pgkeep.values.ids import ObjectId
+from pgkeep.values.ids import DumpId, ObjectId
 from pgkeep.values.lsn import Lsn
 from tests.format.samples import BACKUP, CLUSTER
 
@@ -115,6 +116,7 @@ def test_object_types() -> None:
         (ObjectType.PIN, names.pin(CLUSTER, BACKUP, ObjectId(bytes(16)))),
         (ObjectType.DAMAGED, names.damaged(CLUSTER, ObjectId(bytes(16)))),
         (ObjectType.PRUNED, names.pruned_record(CLUSTER, ObjectId(bytes(16)))),
+        (ObjectType.DUMP, names.dump(CLUSTER, DumpId(BACKUP))),
         (ObjectType.FEATURE, names.feature("deletion.read")),
         (ObjectType.WAL_CLAIM, names.claim(CLUSTER, 7, 10, 0)),
         (ObjectType.WAL_CLAIM, names.claim(CLUSTER, 7, 10, 2).removesuffix(".2")),
@@ -124,7 +126,7 @@ def test_keys(type_: ObjectType, key: str) -> None:
     forms = {
         "<cluster>": re.escape(CLUSTER), "<sysid>": "7", "<tli>": "0000000A", "<log>": "0000000B",
         "<segment>": "0000000A0000000B0000000C", "<pack id>": "0{32}", "<id>": "0{32}",
-        "<n>": "0000000012", "<name>": "deletion", "<backup id>": re.escape(BACKUP),
+        "<n>": "0000000012", "<name>": "deletion", "<backup id>": re.escape(BACKUP), "<dump id>": re.escape(BACKUP),
         "<flush lsn>": "00000000000000FF", "<offset>": "00000028",
     }  # fmt: skip
     row = next(row for row in tables("layout.md")[0] if row[1] == type_.name)
@@ -150,7 +152,7 @@ def test_frame_tables_and_tails() -> None:
 
 def test_pack_tables() -> None:
     rows = next(table for table in tables("manifest.md") if table[0][:2] == ["0", "16"])
-    assert layout(rows) == fields(manifestcodec._PACK_ROW)
+    assert layout(rows) == fields(root.PACK_ROW)
 
 
 def test_limits() -> None:
@@ -169,6 +171,9 @@ RECORDS = [
     *(("objects.md", getattr(deletion, name)) for name in (
         "FeatureInfo", "LeaseInfo", "RetiredInfo", "CondemnedInfo", "PinInfo", "PinWindow", "DamagedInfo",
         "PrunedInfo", "PrunedRange",
+    )),
+    *(("dumps.md", getattr(dump, name)) for name in (
+        "DumpInfo", "Dumped", "DumpedDatabase", "Member", "MemberExtent",
     )),
     ("objects.md", moves.MovesInfo),
     *(("objects.md", getattr(windex, name)) for name in (

@@ -25,6 +25,7 @@ SECTIONS = [t for t in SectionType if t not in (SectionType.FRAMES, SectionType.
 IN_INDEX = [SectionType.INDEXED, SectionType.POINTS, SectionType.SPACES, SectionType.ENDS]
 ELSEWHERE = [
     SectionType.CLEAR_KEYS, SectionType.CONDEMNED_PACKS, SectionType.ORIGINS, SectionType.MOVED, SectionType.CARRIERS,
+    SectionType.DUMPED, SectionType.MEMBERS,
 ]  # fmt: skip
 IN_MANIFEST = [t for t in SECTIONS if t not in (SectionType.SEEN, *ELSEWHERE, *IN_INDEX)]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pgkeep.repo import backups, census, deleting, sweep
+from pgkeep.repo import backups, census, deleting, roots, sweep
 from pgkeep.repo.lease import Lease
 from pgkeep.repo.repository import Cluster
 from pgkeep.values.ids import BackupId
@@ -46,19 +46,19 @@ def no_second_listing(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_look_after_the_commit(patch: pytest.MonkeyPatch) -> None:
-    look = backups._check_packs
+    look = roots._check_packs
     given: list[Any] = []
 
-    def once(cluster: Cluster, packs: Any, lease: Lease | None) -> Any:
+    def once(cluster: Cluster, packs: Any, lease: Lease | None, purpose: str) -> Any:
         if not any(packs is known for known in given):
-            given.append(look(cluster, packs, lease))
+            given.append(look(cluster, packs, lease, purpose))
         return given[-1]
 
-    patch.setattr(backups, "_check_packs", once)
+    patch.setattr(roots, "_check_packs", once)
 
 
 def no_look_at_condemnations(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(backups, "read_all_condemned", lambda _cluster: frozenset())
+    patch.setattr(roots, "read_all_condemned", lambda _cluster: frozenset())
 
 
 def no_wait(patch: pytest.MonkeyPatch) -> None:

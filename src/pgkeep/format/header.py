@@ -51,6 +51,7 @@ class ObjectType(IntEnum):
     FEATURE = 18
     DAMAGED = 19
     PRUNED = 20
+    DUMP = 21
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,10 @@ class HashKeys:
         """128 bits of a whole file's content, by which a file that is no pages may be inherited."""
         return blake3(data, key=self.file_key).digest(length=HASH_LENGTH)
 
+    def file_hasher(self) -> blake3:
+        """As `file`, for content that comes in parts: `digest(HASH_LENGTH)` of it when all of them are there."""
+        return blake3(key=self.file_key)
+
     def wal(self, data: bytes | memoryview) -> bytes:
         """256 bits of a WAL file's content."""
         return blake3(data, key=self.wal_key).digest()

@@ -43,6 +43,8 @@ MAX_TABLES: Final = 32 << 20
 """Plain bytes of all tables of a manifest that a reader holds in memory (paths and relations are streams)."""
 MAX_TABLE_ROWS: Final = 1 << 20
 """Rows of those tables together."""
+MAX_MEMBERS: Final = 16 << 20
+"""Plain bytes of a section of a dump's members: decoded they take fourteen times that."""
 MAX_PACKS: Final = 1 << 19
 MAX_PACK_TABLES: Final = 128 << 20
 """Plain bytes of a manifest's PACKS and LIVE together."""
@@ -80,4 +82,5 @@ MAX_CONDEMNED: Final = 1 << 15
 """Packs that one object condemns; more go into further objects."""
 PATHS_PER_CHUNK: Final = 4096
 ROWS_PER_CHUNK: Final = 8192
+MEMBERS_PER_CHUNK: Final = 2048
 PACKS_PER_CHUNK: Final = 16384

@@ -32,10 +32,10 @@ from pgkeep.format.limits import (
     MAX_ORIGINS,
 )
 from pgkeep.format.manifest import PackRef
-from pgkeep.format.manifestcodec import decode_packs, encode_packs
 from pgkeep.format.objects import decode_contents, encode_object, required
 from pgkeep.format.packtable import PACK_ROW, bitmap_lengths
 from pgkeep.format.record import Natural, Record, decode_record
+from pgkeep.format.root import decode_packs, encode_packs
 from pgkeep.format.section import SectionType, StoredSection, encode_section
 from pgkeep.values.ids import ObjectId
 

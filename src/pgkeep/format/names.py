@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from pgkeep.values.ids import BackupId, ClusterUuid, ObjectId
+from pgkeep.values.ids import BackupId, ClusterUuid, DumpId, ObjectId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import history_name
 
@@ -40,6 +40,19 @@ def backups(cluster: ClusterUuid) -> str:
 
 def backup(cluster: ClusterUuid, backup_id: BackupId) -> str:
     return f"{cluster}/backups/{backup_id}"
+
+
+def dumps(cluster: ClusterUuid) -> str:
+    return f"{cluster}/dumps/"
+
+
+def dump(cluster: ClusterUuid, dump_id: DumpId) -> str:
+    return f"{cluster}/dumps/{dump_id}"
+
+
+def root(cluster: ClusterUuid, root_id: BackupId) -> str:
+    """Of a backup's or a dump's manifest."""
+    return dump(cluster, root_id) if isinstance(root_id, DumpId) else backup(cluster, root_id)
 
 
 def wal_root(cluster: ClusterUuid, system_id: int) -> str:

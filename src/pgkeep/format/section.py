@@ -55,6 +55,8 @@ class SectionType(IntEnum):
     ATTACHMENTS = 24
     TABLESPACES = 25
     DATABASES = 26
+    DUMPED = 28
+    MEMBERS = 29
     FRAMES = 32
     PAGE_LSNS = 33
     PAGE_HASHES = 34
@@ -72,7 +74,7 @@ class SectionType(IntEnum):
 REPEATABLE: Final = frozenset({
     SectionType.SEEN, SectionType.PACKS, SectionType.LIVE, SectionType.PATHS, SectionType.BAD_PAGES,
     SectionType.RELATIONS, SectionType.COLLATIONS, SectionType.ATTACHMENTS, SectionType.TABLESPACES,
-    SectionType.DATABASES, SectionType.POINTS, SectionType.SPACES, SectionType.ENDS,
+    SectionType.DATABASES, SectionType.MEMBERS, SectionType.POINTS, SectionType.SPACES, SectionType.ENDS,
 })  # fmt: skip
 """Tables that continue in the next section of their type; any other type occurs once."""
 

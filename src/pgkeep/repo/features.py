@@ -17,9 +17,12 @@ DELETION: Final = "deletion.write"
 """Packs may be condemned: a writer that does not look would commit a backup of what is being deleted."""
 MOVES: Final = "moves.read"
 """Frames may lie in other packs than their extents name."""
+DUMPS: Final = "dumps.write"
+"""There are dumps: a sweep that does not know them would delete their packs."""
 _WHY: Final = {
     DELETION: "packs may be condemned, and are deleted then",
     MOVES: "frames may have been moved to other packs",
+    DUMPS: "dumps need packs, as backups do",
 }
 WRITER: Final = f"pgkeep {__version__}"
 

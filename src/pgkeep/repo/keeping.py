@@ -42,7 +42,7 @@ def kept(
         )
         yield None
         return
-    keeper = _Keeper(lease)
+    keeper = Keeper(lease)
     keeper.start()
     try:
         _warn_of_leaving(cluster, named, purpose, announce)
@@ -62,7 +62,7 @@ def _warn_of_leaving(cluster: Cluster, bases: tuple[BackupId, ...], purpose: str
         announce(Warned("backup-leaving", text, f"if this {purpose} fails, choose another backup"))
 
 
-class _Keeper:
+class Keeper:
     """The thread; it alone uses the lease while it runs."""
 
     def __init__(self, lease: Lease) -> None:
@@ -70,6 +70,11 @@ class _Keeper:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self.lost: Fault | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped: until then the lease is not its taker's to use."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         self._thread.start()

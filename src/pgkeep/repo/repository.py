@@ -30,7 +30,7 @@ from pgkeep.values.ids import ClusterUuid, ObjectId
 
 Entropy = Callable[[int], bytes]
 KEY_LENGTH = 32
-KNOWN_FEATURES: Final = frozenset({"deletion.write", "moves.read"})
+KNOWN_FEATURES: Final = frozenset({"deletion.write", "moves.read", "dumps.write"})
 """What this version knows beyond format version 1."""
 
 

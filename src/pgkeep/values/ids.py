@@ -1,4 +1,4 @@
-"""Identifiers: 128-bit object ids, backup names, cluster uuids."""
+"""Identifiers: 128-bit object ids, names of backups and dumps, cluster uuids."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ class BackupId(str):
     def make(cls, started: datetime, entropy: bytes) -> Self:
         """From an aware start time and at least four random bytes."""
         return cls(f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}-{entropy[:4].hex()}")
+
+
+class DumpId(BackupId):
+    """A dump's id: of the same form.  A type of its own, because its manifest lies elsewhere.
+
+    Pins, leases and marks name either; so it must be usable as a backup's id is.
+    """
+
+    __slots__ = ()
 
 
 class ClusterUuid(str):
