@@ -20,15 +20,19 @@ from pgkeep.format.manifest import PackRef
 from pgkeep.repo import deleting, sweep
 from pgkeep.repo.backups import backup_ids, read_manifest
 from pgkeep.repo.deleting import condemned_packs, retired_backups
+from pgkeep.repo.dumps import dump_ids, open_dump
+from pgkeep.repo.dumpwriter import DumpWriter
 from pgkeep.repo.lease import LEASE_SECONDS, SKEW_SECONDS, Lease
 from pgkeep.repo.moved import moved_index
 from pgkeep.repo.packreader import PackReader
 from pgkeep.repo.repack import Budget
 from pgkeep.repo.repository import Cluster
+from pgkeep.repo.roots import open_any, root_ids
 from pgkeep.store.memory import MemoryStore
 from pgkeep.store.port import Store
-from pgkeep.values.ids import BackupId, ObjectId
+from pgkeep.values.ids import BackupId, DumpId, ObjectId
 from tests.format.samples import entropy
+from tests.repo.dumped import FACTS
 from tests.repo.interleaved import Actor
 from tests.repo.story import PAGE, Files, Writer, back_up, backup_id, content, open_story, read_files, stored_packs
 
@@ -88,7 +92,10 @@ class World:
     expected: dict[BackupId, Files] = field(default_factory=dict)
     jumped: bool = False
     count: int = 0
+    dumped: dict[DumpId, Files] = field(default_factory=dict)
     _packs: dict[str, tuple[PackRef, ...]] = field(default_factory=dict)
+    _roots: dict[str, str] = field(default_factory=dict)
+    """By the name of an actor the manifest that it will put."""
 
     def __post_init__(self) -> None:
         self.clock = HostClock(self.time)
@@ -110,6 +117,7 @@ class World:
     def start_backup(self, changed: tuple[bytes, ...] = PATHS[:1]) -> Actor:
         self.count += 1
         number = self.count
+        self._roots[f"backup {number}"] = names.backup(self.cluster.uuid, backup_id(number))
         return self._start(f"backup {number}", lambda store: self._back_up(self.through(store), number, changed))
 
     def _back_up(self, cluster: Cluster, number: int, changed: tuple[bytes, ...]) -> None:
@@ -143,6 +151,23 @@ class World:
         packs = manifest.outer.packs
         return [e.path for e in manifest.entries() if packs[e.pack].id not in bad and e.path not in changed]
 
+    def start_dump(self) -> Actor:
+        self.count += 1
+        number = self.count
+        return self._start(f"dump {number}", lambda store: self._dump(self.through(store), number))
+
+    def _dump(self, cluster: Cluster, number: int) -> None:
+        draw = entropy(f"dump {number}")
+        members = {path: fresh(number, path) for path in PATHS}
+        with DumpWriter(cluster, self.clock, entropy=draw, ahead=False) as writer:
+            self._roots[f"dump {number}"] = names.dump(cluster.uuid, writer.id)
+            self.dumped[writer.id] = members
+            for path, data in members.items():
+                with writer.member(path) as member:
+                    member.write(data)
+                cluster.repository.store.list_parts("encoding/")
+            writer.commit(FACTS)
+
     def start_sweep(self) -> Actor:
         self.count += 1
         draw = entropy(f"sweep {self.count}")
@@ -166,11 +191,10 @@ class World:
         if lease is not None and not deleting.still_there(cluster, backup):
             return
         try:
-            manifest = read_manifest(cluster, backup)
+            packs = self._packs_in_order(cluster, backup)
         except Fault:
             return
-        for entry in manifest.entries():
-            pack = manifest.outer.packs[entry.pack]
+        for pack in packs:
             try:
                 PackReader.open(cluster.repository, cluster.uuid, pack.id, pack.footer)
             except Fault as fault:
@@ -180,6 +204,13 @@ class World:
                 return
             if lease is not None and lease.left() > 0:
                 lease.renew_if_due()
+
+    def _packs_in_order(self, cluster: Cluster, root: BackupId) -> list[PackRef]:
+        """As a restore or a load needs them."""
+        if isinstance(root, DumpId):
+            return list(open_any(cluster, root).packs())
+        manifest = read_manifest(cluster, root)
+        return [manifest.outer.packs[entry.pack] for entry in manifest.entries()]
 
     def _start(self, name: str, job: object) -> Actor:
         actor = Actor(name, self.store, job)  # type: ignore[arg-type]
@@ -225,14 +256,15 @@ class World:
         self.time.ahead += seconds
 
     def _is_manifest(self, call: tuple[str, str]) -> bool:
-        return call[0] == "put" and call[1].startswith(names.backups(self.cluster.uuid))
+        return call[0] == "put" and call[1].startswith(
+            (names.backups(self.cluster.uuid), names.dumps(self.cluster.uuid))
+        )
 
     def _is_committing(self, actor: Actor) -> bool:
         """From the put of the manifest to the end of what follows it."""
-        number = actor.name.partition(" ")[2]
-        if not actor.name.startswith("backup") or actor.waits_for is None:
+        key = self._roots.get(actor.name)
+        if key is None or actor.waits_for is None:
             return False
-        key = names.backup(self.cluster.uuid, backup_id(int(number)))
         return self._is_manifest(actor.waits_for) or any(stat.key == key for stat in self.store.list(key))
 
     # ---- what must hold
@@ -240,16 +272,16 @@ class World:
     def check(self) -> None:
         """Every manifest's packs are there."""
         there = stored_packs(self.cluster)
-        committing = [a.name for a in self.actors if self.jumped and self._is_committing(a)]
-        for stat in self.store.list(names.backups(self.cluster.uuid)):
-            backup = BackupId(stat.key[len(names.backups(self.cluster.uuid)) :])
-            if f"backup {int(backup[-8:], 16)}" in committing:
+        committing = [self._roots[a.name] for a in self.actors if self.jumped and self._is_committing(a)]
+        for root in root_ids(self.cluster):
+            key = names.root(self.cluster.uuid, root)
+            if key in committing:
                 continue
-            if stat.key not in self._packs:
-                self._packs[stat.key] = tuple(read_manifest(self.cluster, backup).outer.packs)
-            missing = [pack.id for pack in self._packs[stat.key] if not self._places(pack, there) <= there]
+            if key not in self._packs:
+                self._packs[key] = tuple(open_any(self.cluster, root).packs())
+            missing = [pack.id for pack in self._packs[key] if not self._places(pack, there) <= there]
             if missing:
-                raise Lost(f"{backup} names {missing}")
+                raise Lost(f"{root} names {missing}")
 
     def _places(self, pack: PackRef, there: set[ObjectId]) -> set[ObjectId]:
         """The packs where what a manifest needs of one lies: itself, or where it has moved to."""
@@ -278,12 +310,15 @@ class World:
             _sweep(self.cluster, self.clock, entropy(f"last {self.time.seconds}"))
         self.check()
         there = stored_packs(self.cluster)
-        references = [pack for b in backup_ids(self.cluster) for pack in read_manifest(self.cluster, b).outer.packs]
+        references = [pack for root in root_ids(self.cluster) for pack in open_any(self.cluster, root).packs()]
         needed = {place for pack in references for place in self._places(pack, there)}
         assert there == needed, "packs that nobody needs were left"
         assert condemned_packs(self.cluster) == frozenset()
         for backup in backup_ids(self.cluster):
             assert read_files(self.cluster, backup) == self.expected[backup]
+        for dump in dump_ids(self.cluster):
+            reader = open_dump(self.cluster, dump)
+            assert {one.name: b"".join(reader.read(one)) for one in reader.members()} == self.dumped[dump]
 
 
 def _sweep(cluster: Cluster, clock: HostClock, draw: object) -> None:
@@ -319,9 +354,11 @@ def act(world: World, chance: random.Random, *, jumps: bool) -> None:
 
 
 def begin(world: World, chance: random.Random) -> None:
-    known = backup_ids(world.cluster)
-    kind = chance.choice(["backup", "backup", "sweep", "sweep", "retire", "retire", "reader"])
-    if kind == "backup":
+    known = root_ids(world.cluster)
+    kind = chance.choice(["backup", "backup", "dump", "sweep", "sweep", "retire", "retire", "reader"])
+    if kind == "dump":
+        world.start_dump()
+    elif kind == "backup":
         world.start_backup(tuple(path for path in PATHS if chance.random() < 0.5))
     elif kind == "sweep":
         world.start_sweep()

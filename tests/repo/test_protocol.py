@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from pgkeep.repo.backups import backup_ids
 from pgkeep.repo.deleting import condemned_packs
 from pgkeep.repo.lease import LEASE_SECONDS, SKEW_SECONDS
+from pgkeep.repo.roots import root_ids
 from tests.repo import weakened
 from tests.repo.protocol import PATHS, WAIT, Lost, Needless, World, walk
 from tests.repo.story import backup_id
@@ -37,6 +37,16 @@ def swept_while_it_runs(world: World) -> None:
     world.until(backup, "list_parts", "encoding")
     world.run(world.start_sweep())
     world.run(backup)
+
+
+def dumped_while_it_is_swept(world: World) -> None:
+    dump = world.start_dump()
+    world.until(dump, "put", "dumps/")
+    world.run(world.start_sweep())
+    world.run(dump)
+    for _ in range(2):
+        world.wait(2 * WAIT)
+        world.run(world.start_sweep())
 
 
 def committed_between_census_and_list(world: World) -> None:
@@ -128,6 +138,8 @@ class Rule:
 RULES = (
     Rule(weakened.no_lease_check, stopped_for_longer_than_its_lease, Lost),
     Rule(weakened.leases_ignored, swept_while_it_runs, Needless),
+    Rule(weakened.leases_ignored, dumped_while_it_is_swept, Needless),
+    Rule(weakened.dumps_not_known, dumped_while_it_is_swept, Lost),
     Rule(weakened.no_second_listing, committed_between_census_and_list, Lost),
     Rule(weakened.no_look_after_the_commit, condemned_while_it_commits, Lost),
     Rule(weakened.no_look_at_condemnations, condemned_while_it_commits, Lost),
@@ -162,19 +174,24 @@ class Protocol(RuleBasedStateMachine):
 
     @precondition(lambda self: len(self.world.actors) < 4)
     @rule()
+    def dump(self) -> None:
+        self.world.start_dump()
+
+    @precondition(lambda self: len(self.world.actors) < 4)
+    @rule()
     def sweep(self) -> None:
         self.world.start_sweep()
 
-    @precondition(lambda self: len(self.world.actors) < 4 and bool(backup_ids(self.world.cluster)))
+    @precondition(lambda self: len(self.world.actors) < 4 and bool(root_ids(self.world.cluster)))
     @rule(which=st.integers(0, 9))
     def retire(self, which: int) -> None:
-        known = backup_ids(self.world.cluster)
+        known = root_ids(self.world.cluster)
         self.world.start_retire(known[which % len(known)])
 
-    @precondition(lambda self: len(self.world.actors) < 4 and bool(backup_ids(self.world.cluster)))
+    @precondition(lambda self: len(self.world.actors) < 4 and bool(root_ids(self.world.cluster)))
     @rule(which=st.integers(0, 9), leased=st.booleans())
     def read(self, which: int, leased: bool) -> None:
-        known = backup_ids(self.world.cluster)
+        known = root_ids(self.world.cluster)
         self.world.start_reader(known[which % len(known)], leased=leased)
 
     @precondition(lambda self: self.world.actors)

@@ -252,7 +252,7 @@ def test_a_sweep_that_was_stopped_for_too_long_deletes_nothing(
 
 
 def test_a_repository_of_tomorrow_is_not_swept(cluster: Cluster, clock: HandClock) -> None:
-    cluster.repository.store.put(names.FEATURES + "dumps.write", [b""])
+    cluster.repository.store.put(names.FEATURES + "tomorrow.write", [b""])
     with pytest.raises(Fault) as caught:
         swept(cluster, clock)
     assert caught.value.code == "format-unsupported"

@@ -57,6 +57,11 @@ def no_look_after_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(roots, "_check_packs", once)
 
 
+def dumps_not_known(patch: pytest.MonkeyPatch) -> None:
+    """A sweep of a pgkeep from before there were dumps, which the feature keeps out."""
+    patch.setattr(census, "root_ids", backups.backup_ids)
+
+
 def no_look_at_condemnations(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(roots, "read_all_condemned", lambda _cluster: frozenset())
 
@@ -75,11 +80,11 @@ def manifests_before_leases(patch: pytest.MonkeyPatch) -> None:
     listed: list[list[BackupId]] = []
 
     def manifests_first(cluster: Cluster) -> Any:
-        listed.append(backups.backup_ids(cluster))
+        listed.append(roots.root_ids(cluster))
         return list_packs(cluster)
 
     patch.setattr(census, "_packs", manifests_first)
-    patch.setattr(census, "backup_ids", lambda _cluster: listed.pop())
+    patch.setattr(census, "root_ids", lambda _cluster: listed.pop())
 
 
 def condemned_is_inherited(patch: pytest.MonkeyPatch) -> None:

@@ -13,20 +13,13 @@ from pgkeep.format.manifest import Entry, Inner, ManifestInfo, Outer, PackRef, S
 from pgkeep.format.manifestcodec import ManifestReader, encode_manifest
 from pgkeep.repo.lease import Lease
 from pgkeep.repo.repository import Cluster
-from pgkeep.repo.roots import open_root, write_root
+from pgkeep.repo.roots import ids_below, open_root, write_root
 from pgkeep.values.ids import BackupId
 
 
 def backup_ids(cluster: Cluster) -> list[BackupId]:
     """Every backup of the cluster, oldest first."""
-    prefix = names.backups(cluster.uuid)
-    found: list[BackupId] = []
-    for stat in cluster.repository.store.list(prefix):
-        try:
-            found.append(BackupId(stat.key[len(prefix) :]))
-        except ValueError:
-            continue
-    return found
+    return ids_below(cluster, names.backups(cluster.uuid), BackupId)
 
 
 def write_backup(

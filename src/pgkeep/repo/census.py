@@ -1,9 +1,9 @@
-"""Census: which packs there are, which backups need them, and whose leases run: what a sweep decides upon.
+"""Census: which packs there are, which backups and dumps need them, and whose leases run: what a sweep decides upon.
 
 1. Looked at in this order: packs, leases, moves, manifests.  A pack that is seen was written under a lease that is
    seen after it, unless the lease was released: then the manifest was there before, and is seen after that.
 2. Columns, not objects: a hundred backups of 50,000 packs each are planned in seconds and some dozen megabytes.
-3. A manifest that cannot be read ends it: nobody knows which packs that backup needs.
+3. A manifest that cannot be read ends it: nobody knows which packs that backup or dump needs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pgkeep.errors import Fault
 from pgkeep.format import names
 from pgkeep.format.footer import I64
 from pgkeep.format.packtable import ID, Ids, Rows, bitmap_lengths, ids_of, object_ids, places_in
-from pgkeep.repo.backups import backup_ids, open_manifest
 from pgkeep.repo.lease import SeenLease, seen_leases
 from pgkeep.repo.moved import MovedIndex, MovedPack, moved_index
 from pgkeep.repo.repository import Cluster
+from pgkeep.repo.roots import open_any, root_ids
 from pgkeep.values.ids import BackupId, ObjectId
 
 F64 = npt.NDArray[np.float64]
@@ -40,15 +40,15 @@ class Census:
     modified: F64
     """Seconds since 1970 by the store's clock."""
     uses: Mapping[BackupId, I64]
-    """The packs that each backup needs, as places in the columns, ascending."""
+    """The packs that each backup and each dump needs, as places in the columns, ascending."""
     leases: tuple[SeenLease, ...] = ()
     """All of them, also those that ran out."""
     moves: MovedIndex = field(default_factory=MovedIndex)
     carriers: frozenset[ObjectId] = frozenset()
-    """Packs that hold moved frames that some backup needs."""
+    """Packs that hold moved frames that somebody needs."""
 
     def users(self, leaving: frozenset[BackupId] = frozenset()) -> I64:
-        """How many backups need each pack, without those that are leaving; int64 (n,)."""
+        """How many backups and dumps need each pack, without those that are leaving; int64 (n,)."""
         count = np.zeros(len(self.ids), np.int64)
         for backup, places in self.uses.items():
             if backup not in leaving:
@@ -77,7 +77,7 @@ def take_census(cluster: Cluster, tick: Callable[[], None] = _NOTHING) -> Census
     moved = index.packs()
     carriers: set[ObjectId] = set()
     uses: dict[BackupId, I64] = {}
-    for backup in backup_ids(cluster):
+    for backup in root_ids(cluster):
         tick()
         with suppress(_Gone):
             uses[backup] = _needed(cluster, backup, ids, moved, carriers)
@@ -119,11 +119,11 @@ def _packs(cluster: Cluster) -> tuple[Ids, I64, F64]:
 def _needed(
     cluster: Cluster, backup: BackupId, ids: Ids, moved: Mapping[ObjectId, MovedPack], carriers: set[ObjectId]
 ) -> I64:
-    """The places of the packs that hold what a backup needs: origins, or where their frames have moved to."""
+    """The places of the packs that hold what a backup or a dump needs: origins, or where their frames have moved to."""
     column = np.sort(ids_of(list(moved)))
     found: list[I64] = []
     try:
-        for rows, live in open_manifest(cluster, backup).pack_columns():
+        for rows, live in open_any(cluster, backup).pack_columns():
             places = places_in(ids, rows["id"])
             left = np.flatnonzero(places_in(column, rows["id"]) >= 0) if moved else np.zeros(0, np.int64)
             if len(left):
@@ -132,12 +132,12 @@ def _needed(
                 found.append(places_in(ids, ids_of(sorted(used))))
             found.append(places)
     except Fault as fault:
-        if fault.code in ("backup-unknown", "object-missing"):
+        if fault.code == "object-missing":
             raise _Gone from None
         if fault.code in ("format-damaged", "format-unsupported"):
             fault.hint = (
-                "nothing can be deleted while nobody can tell what this backup needs: put its manifest back from a copy"
-                f" of the repository, or delete the object {names.backup(cluster.uuid, backup)}"
+                f"nothing can be deleted while nobody can tell what this {backup.noun} needs: put its manifest back"
+                f" from a copy of the repository, or delete the object {names.root(cluster.uuid, backup)}"
             )
         raise
     places = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)

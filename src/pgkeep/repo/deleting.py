@@ -22,14 +22,19 @@ from pgkeep.repo.moved import moved_index
 from pgkeep.repo.pins import holds, is_marked, pins
 from pgkeep.repo.repository import Cluster
 from pgkeep.store.port import ObjectStat
-from pgkeep.values.ids import BackupId, ObjectId
+from pgkeep.values.ids import BackupId, DumpId, ObjectId
 
 T = TypeVar("T")
 
 
 def retired_backups(cluster: Cluster) -> frozenset[BackupId]:
-    """Backups with the mark that they are leaving: no base, and listed as leaving.  The store's faults."""
-    return frozenset(found for found, _ in _named(cluster, names.retired_marks(cluster.uuid), BackupId))
+    """Backups and dumps with the mark that they are leaving: no base, and listed as leaving.  The store's faults."""
+    found = frozenset(name for name, _ in _named(cluster, names.retired_marks(cluster.uuid), BackupId))
+    if not found:
+        return found
+    dumps = {dump for dump, _ in _named(cluster, names.dumps(cluster.uuid), DumpId)}
+    # The mark does not say which of the two it is of.
+    return frozenset(DumpId(name) if name in dumps else name for name in found)
 
 
 def damaged_packs(cluster: Cluster) -> frozenset[ObjectId]:
@@ -85,10 +90,10 @@ def _named(cluster: Cluster, prefix: str, parse: Callable[[str], T]) -> Iterator
 
 
 def retire(cluster: Cluster, backup: BackupId, why: str, clock: Clock, lease: Lease | None = None) -> bool:
-    """Let a backup leave: True when its manifest is gone, False when somebody reads it now and a later sweep goes on.
+    """Let a backup or a dump leave: True when its manifest is gone, False when somebody reads it now.
 
-    `lease` is the caller's (purpose `prune`).  backup-held for one that is pinned, the store's faults.  Its packs stay
-    until a sweep: other backups may need them.
+    A later sweep goes on then.  `lease` is the caller's (purpose `prune`).  backup-held for one that is pinned, the
+    store's faults.  Its packs stay until a sweep: others may need them.
     """
     announce_feature(cluster.repository, DELETION, clock)
     if lease is None:
@@ -121,13 +126,13 @@ def finish_retired(cluster: Cluster, backup: BackupId, lease: Lease) -> bool:
         cluster.repository.store.delete(names.retired(cluster.uuid, backup))
         raise Fault(
             "backup-held",
-            f"the backup {backup} is held",
+            f"the {backup.noun} {backup} is held",
             hint=f"release it with: pgkeep hold --release {backup}",
         )
     if any(seen.names_backup(backup) for seen in live_leases(cluster, now, but=lease)):
         return False
     lease.check()
-    cluster.repository.store.delete(names.backup(cluster.uuid, backup))
+    cluster.repository.store.delete(names.root(cluster.uuid, backup))
     return True
 
 
@@ -136,7 +141,7 @@ def still_there(cluster: Cluster, backup: BackupId) -> bool:
     if is_marked(cluster, backup):
         return False
     try:
-        cluster.repository.store.stat(names.backup(cluster.uuid, backup))
+        cluster.repository.store.stat(names.root(cluster.uuid, backup))
     except Fault as fault:
         if fault.code != "object-missing":
             raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +22,7 @@ from pgkeep.format.header import ObjectType
 from pgkeep.format.keyed import HASH_LENGTH
 from pgkeep.repo.packreader import PackReader, missing_as_damage, runs_of
 from pgkeep.repo.repository import Cluster
-from pgkeep.repo.roots import open_root
+from pgkeep.repo.roots import ids_below, open_root
 from pgkeep.values.ids import DumpId
 
 _BUFFER: Final = 1 << 20
@@ -34,12 +33,7 @@ _MODE: Final = 0o600
 
 def dump_ids(cluster: Cluster) -> list[DumpId]:
     """Every dump of the cluster, oldest first."""
-    prefix = names.dumps(cluster.uuid)
-    found: list[DumpId] = []
-    for stat in cluster.repository.store.list(prefix):
-        with suppress(ValueError):
-            found.append(DumpId(stat.key[len(prefix) :]))
-    return found
+    return ids_below(cluster, names.dumps(cluster.uuid), DumpId)
 
 
 def open_dump_manifest(cluster: Cluster, dump: DumpId) -> DumpManifest:

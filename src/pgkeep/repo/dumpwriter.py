@@ -79,15 +79,16 @@ class DumpWriter:
 
     def __init__(
         self, cluster: Cluster, clock: Clock, *, level: int = 1, entropy: Entropy = os.urandom,
-        lease_seconds: int = LEASE_SECONDS,
+        lease_seconds: int = LEASE_SECONDS, ahead: bool = True,
     ) -> None:  # fmt: skip
+        """`ahead`: a full pack goes into the store while the next one is filled."""
         self._cluster = cluster
         self._clock = clock
         self._entropy = entropy
         self._lease_seconds = lease_seconds
         self.id = DumpId.make(clock.now(), entropy(4))
         self._packs = PackWriter(
-            cluster.repository, cluster.uuid, clock, page_size=_PAGE_SIZE, level=level, entropy=entropy, ahead=True
+            cluster.repository, cluster.uuid, clock, page_size=_PAGE_SIZE, level=level, entropy=entropy, ahead=ahead
         )
         self._numbers: dict[ObjectId, int] = {}
         self._names: set[bytes] = set()

@@ -59,7 +59,7 @@ def _warn_of_leaving(cluster: Cluster, bases: tuple[BackupId, ...], purpose: str
     leaving = [backup for backup in bases if not still_there(cluster, backup)]
     if leaving:
         text = f"being deleted by a prune: {', '.join(leaving)}; its packs stay for about an hour more"
-        announce(Warned("backup-leaving", text, f"if this {purpose} fails, choose another backup"))
+        announce(Warned("backup-leaving", text, f"if this {purpose} fails, choose another {leaving[0].noun}"))
 
 
 class Keeper:

@@ -22,7 +22,7 @@ from pgkeep.values.ids import BackupId, ObjectId
 
 
 def put_pin(cluster: Cluster, pin: PinInfo, clock: Clock, entropy: Entropy = os.urandom) -> None:
-    """Add a row.  backup-retired when the backup is leaving already: then it is not held.
+    """Add a row.  backup-retired when what it names is leaving already: then it is not held.
 
     An older pgkeep does not know pins, and must not delete what is held: hence the feature.
     """
@@ -35,7 +35,7 @@ def put_pin(cluster: Cluster, pin: PinInfo, clock: Clock, entropy: Entropy = os.
         repository.store.delete(key)
         raise Fault(
             "backup-retired",
-            f"the backup {backup} is being deleted already",
+            f"{backup} is being deleted already",
             hint="see what there is with: pgkeep list",
         )
 

@@ -28,13 +28,13 @@ from pgkeep.format.header import Header, ObjectType, pack_specific
 from pgkeep.format.limits import MAX_FRAMES, MAX_MOVED, MAX_ORIGINS, PACK_TARGET
 from pgkeep.format.manifest import PackRef
 from pgkeep.format.moves import MovedRows, Moves, MovesInfo, Origin, carrier_section, encode_moves
-from pgkeep.repo.backups import backup_ids, open_manifest
 from pgkeep.repo.deleting import damaged_packs, read_all_condemned
 from pgkeep.repo.features import MOVES, WRITER, announce_feature
 from pgkeep.repo.lease import Lease
 from pgkeep.repo.moved import MovedIndex, MovedPack, moved_index
 from pgkeep.repo.packreader import PackReader, StoredFrame, runs_of
 from pgkeep.repo.repository import Cluster, Entropy, microseconds
+from pgkeep.repo.roots import open_any, root_ids
 from pgkeep.values.ids import ObjectId
 
 HALF: Final = 0.5
@@ -78,10 +78,10 @@ class SparsePack:
 def live_frames(cluster: Cluster, tick: Callable[[], None]) -> dict[ObjectId, tuple[int, bytearray]]:
     """(frames, bitmap) of every pack that some manifest names: the frames that any of them needs.  Damaged ..."""
     live: dict[ObjectId, tuple[int, bytearray]] = {}
-    for backup in backup_ids(cluster):
+    for backup in root_ids(cluster):
         tick()
         try:
-            packs = open_manifest(cluster, backup).packs()
+            packs = open_any(cluster, backup).packs()
             for pack in packs:
                 known = live.get(pack.id)
                 if known is None:
@@ -90,7 +90,7 @@ def live_frames(cluster: Cluster, tick: Callable[[], None]) -> dict[ObjectId, tu
                     both = int.from_bytes(known[1], "little") | int.from_bytes(pack.live, "little")
                     known[1][:] = both.to_bytes(len(pack.live), "little")
         except Fault as fault:
-            if fault.code not in ("backup-unknown", "object-missing"):
+            if fault.code != "object-missing":
                 raise
     return live
 

@@ -6,6 +6,7 @@ Steps 4 to 6 of docs/format/order.md are here, for both.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -22,10 +23,29 @@ from pgkeep.repo.lease import Lease
 from pgkeep.repo.moved import moved_index
 from pgkeep.repo.repository import Cluster, refuse_unknown_features
 from pgkeep.repo.window import Window
+from pgkeep.values.ids import BackupId, DumpId
 
 Encode = Callable[[Header, Sequence[PackRef]], list[bytes]]
 """(header, pack table) -> the parts of the manifest."""
 Root = TypeVar("Root", bound=RootReader)
+
+
+Id = TypeVar("Id", bound=BackupId)
+
+
+def ids_below(cluster: Cluster, prefix: str, parse: type[Id]) -> list[Id]:
+    """The ids of the manifests below a prefix, oldest first; foreign names are passed by."""
+    found: list[Id] = []
+    for stat in cluster.repository.store.list(prefix):
+        with suppress(ValueError):
+            found.append(parse(stat.key[len(prefix) :]))
+    return found
+
+
+def root_ids(cluster: Cluster) -> list[BackupId]:
+    """Every backup and every dump of the cluster: all that needs packs."""
+    backups = ids_below(cluster, names.backups(cluster.uuid), BackupId)
+    return [*backups, *ids_below(cluster, names.dumps(cluster.uuid), DumpId)]
 
 
 def write_root(
@@ -117,3 +137,9 @@ def open_root(cluster: Cluster, key: str, type_: ObjectType, reader: type[Root])
     expect_header(head, key, type_=type_, repository=repository.id, object_=names.object_id(key))
     length = directory_length(window.get(HEADER_LENGTH, DIRECTORY_HEAD_LENGTH), key)
     return reader.open(head, window.get(HEADER_LENGTH, length), window.get, key)
+
+
+def open_any(cluster: Cluster, root: BackupId) -> RootReader:
+    """The manifest of a backup or a dump, for its pack table.  object-missing, Damaged, format-unsupported."""
+    type_ = ObjectType.DUMP if isinstance(root, DumpId) else ObjectType.MANIFEST
+    return open_root(cluster, names.root(cluster.uuid, root), type_, RootReader)

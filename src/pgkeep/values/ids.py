@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from datetime import UTC, datetime
-from typing import Self
+from typing import ClassVar, Self
 
 _BACKUP = re.compile(r"(\d{8})T(\d{6})Z-([0-9a-f]{8})")
 _CLUSTER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -38,6 +38,8 @@ class BackupId(str):
     """'20260507T112900Z-3f9a01c7': when the backup started (UTC) and 32 random bits; sorts by time."""
 
     __slots__ = ()
+    noun: ClassVar[str] = "backup"
+    """What people call what it names."""
 
     def __new__(cls, text: str) -> Self:
         if not _BACKUP.fullmatch(text):
@@ -57,6 +59,7 @@ class DumpId(BackupId):
     """
 
     __slots__ = ()
+    noun = "dump"
 
 
 class ClusterUuid(str):
