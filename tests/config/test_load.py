@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from pgkeep.config.generate import configuration
 from pgkeep.config.load import line_of, load, parse
-from pgkeep.config.settings import ClusterSettings, RepositorySettings
+from pgkeep.config.settings import ClusterSettings, DumpSettings, RepositorySettings
 from pgkeep.errors import Fault
 from pgkeep.retention.policy import KeepPolicy
+from pgkeep.values.schedule import parse_schedule
 
 SMALLEST = """\
 [repository]
@@ -210,3 +211,73 @@ def test_line_of_finds_tables_and_keys() -> None:
     assert line_of(SMALLEST, "cluster.main", "") == 4
     assert line_of(SMALLEST, "cluster.main", "absent") == 4
     assert line_of(SMALLEST, "cluster.other", "keep") is None
+
+
+DUMPS = """\
+[cluster.main.dumps.shop]
+schedule = "daily 02:30"
+
+[cluster.main.dumps."every thing"]
+all = true
+exclude-tables = ["log.*"]
+no-owner = true
+no-acl = true
+format = "custom"
+compress = "zstd:9"
+keep = { daily = 3, last = 2 }
+
+[cluster.main.dumps.parts]
+database = "shop"
+schemas = ["sales", 'Über "x"']
+tables = ["app.orders"]
+filter = "/etc/pgkeep/filter"
+schema-only = true
+jobs = 4
+"""
+
+
+def test_sets_of_dumps() -> None:
+    shop, everything, parts = parse(SMALLEST + DUMPS, "/p.toml").cluster().dumps
+    assert (shop.name, shop.source, shop.keep, shop.format) == ("shop", "shop", None, "directory")
+    assert shop.schedule == parse_schedule("daily 02:30")
+    assert everything == DumpSettings(
+        "every thing", all=True, exclude_tables=("log.*",), no_owner=True, no_acl=True, format="custom",
+        compress="zstd:9", keep=KeepPolicy(daily=3, last=2),
+    )  # fmt: skip
+    assert everything.source is None
+    assert parts == DumpSettings(
+        "parts", "shop", schemas=("sales", 'Über "x"'), tables=("app.orders",), filter="/etc/pgkeep/filter",
+        schema_only=True, jobs=4,
+    )  # fmt: skip
+    assert parts.source == "shop"
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ('schedules = "daily 02:30"', "unknown key 'schedules'"),
+        ('schedule = "sometimes"', "schedule: not a schedule: 'sometimes'"),
+        ('schedule = "0 0 30 2 *"', "never due"),
+        ('keep = { wal = "7d" }', "unknown key 'wal'"),
+        ("keep = { daily = 0 }", "keeps no dump"),
+        ('schemas = "sales"', "schemas: expected a list"),
+        ('tables = [""]', "tables: expected text"),
+        ("all = 1", "all: expected true or false"),
+        ('format = "tar"', "format: expected"),
+        ('format = "custom"\njobs = 2', "jobs: only format"),
+        ('all = true\ntables = ["a"]', "tables: all = true takes every database"),
+        ('all = true\ndatabase = "a"', "database: all = true"),
+        ("schema-only = true\ndata-only = true", "nothing is left"),
+        ('filter = "here"', "absolute path"),
+    ],
+)
+def test_what_a_set_of_dumps_cannot_say(line: str, wrong: str) -> None:
+    fault = complaint(f"{SMALLEST}[cluster.main.dumps.shop]\n{line}\n")
+    assert wrong in fault.message
+    assert "[cluster.main.dumps.shop]" in fault.message
+    assert ", line " in fault.message
+
+
+@pytest.mark.parametrize("table", ["dumps = 3", "[cluster.main.dumps]\nall = true", '[cluster.main.dumps.""]'])
+def test_dumps_have_names(table: str) -> None:
+    complaint(f"{SMALLEST}{table}\n")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pgkeep.retention.policy import KeepPolicy
 from pgkeep.values.quantity import parse_duration
+
+if TYPE_CHECKING:
+    from pgkeep.values.schedule import Schedule
 
 Reader = Callable[[Any], Any]
 """From a TOML value to a setting; ValueError with a sentence for a person otherwise."""
@@ -57,26 +60,53 @@ def one_of(*words: str) -> Reader:
     return read
 
 
-KEEP: Final[dict[str, Reader]] = {
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, found {value!r}")
+    return value
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """A list of texts that are not empty."""
+    if not isinstance(value, list):
+        raise ValueError(f'expected a list such as ["sales", "app.orders"], found {value!r}')
+    return tuple(filled_text(one) for one in value)
+
+
+def schedule(value: Any) -> Schedule:
+    from pgkeep.values.schedule import parse_schedule  # `wal push` reads the file and has no use for it
+
+    return parse_schedule(text(value))
+
+
+KEEP_DUMPS: Final[dict[str, Reader]] = {
     "daily": whole(0, 100_000),
     "weekly": whole(0, 100_000),
     "monthly": whole(0, 100_000),
     "yearly": whole(0, 100_000),
     "last": whole(0, 100_000),
-    "wal": duration,
 }
+KEEP: Final[dict[str, Reader]] = {**KEEP_DUMPS, "wal": duration}
 
 
 def keep(value: Any) -> KeepPolicy:
+    return _policy(value, KEEP, "backup", '{ daily = 7, wal = "7d" }')
+
+
+def keep_dumps(value: Any) -> KeepPolicy:
+    return _policy(value, KEEP_DUMPS, "dump", "{ daily = 7, monthly = 12 }")
+
+
+def _policy(value: Any, known: dict[str, Reader], what: str, example: str) -> KeepPolicy:
     if not isinstance(value, dict):
-        raise ValueError(f'expected a table such as {{ daily = 7, wal = "7d" }}, found {value!r}')
-    unknown = [key for key in value if key not in KEEP]
+        raise ValueError(f"expected a table such as {example}, found {value!r}")
+    unknown = [key for key in value if key not in known]
     if unknown:
-        raise ValueError(f"unknown key {unknown[0]!r}, expected one of: {', '.join(KEEP)}")
+        raise ValueError(f"unknown key {unknown[0]!r}, expected one of: {', '.join(known)}")
     policy = KeepPolicy(**{key: _named(key, found) for key, found in value.items()})
     if not policy.keeps_backups:
         raise ValueError(
-            "keeps no backup: expected at least one of daily, weekly, monthly, yearly and last above 0"
+            f"keeps no {what}: expected at least one of daily, weekly, monthly, yearly and last above 0"
             " (without the key keep, nothing is ever deleted)"
         )
     return policy
@@ -116,6 +146,25 @@ CLUSTER: Final[dict[str, Reader]] = {
     "archive-ahead": whole(0, 100_000),
     "archive-ahead-time": duration,
 }
+
+DUMPS: Final[dict[str, Reader]] = {
+    "database": filled_text,
+    "all": flag,
+    "schemas": texts,
+    "tables": texts,
+    "exclude-tables": texts,
+    "schema-only": flag,
+    "data-only": flag,
+    "no-owner": flag,
+    "no-acl": flag,
+    "filter": absolute,
+    "format": one_of("directory", "custom", "plain"),
+    "jobs": whole(1, 1024),
+    "compress": filled_text,
+    "keep": keep_dumps,
+    "schedule": schedule,
+}
+"""Of [cluster.NAME.dumps.NAME]."""
 
 SECRETS: Final = frozenset({"url", "connection"})
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pgkeep.config import keys
-from pgkeep.config.settings import ClusterSettings, RepositorySettings, Settings
+from pgkeep.config.settings import ClusterSettings, DumpSettings, RepositorySettings, Settings
 from pgkeep.errors import Fault
 
 Table = dict[str, Any]
@@ -111,9 +111,28 @@ class _Reading:
         where = f"cluster.{name}"
         if not name.strip() or "\0" in name:
             raise self.fault("a cluster needs a name that can be seen", where, "", "write [cluster.main]")
-        self.refuse_unknown(table, keys.CLUSTER, keys.LATER_CLUSTER, where)
+        self.refuse_unknown(table, (*keys.CLUSTER, "dumps"), keys.LATER_CLUSTER, where)
         self._require(table, "connection", where)
-        return _Named(name, self._values(table, keys.CLUSTER, where))
+        rest = {key: value for key, value in table.items() if key != "dumps"}
+        values = self._values(rest, keys.CLUSTER, where)
+        return _Named(name, {**values, "dumps": self._dumps(table.get("dumps", {}), f"{where}.dumps")})
+
+    def _dumps(self, found: Any, where: str) -> tuple[DumpSettings, ...]:
+        if not isinstance(found, dict):
+            raise self.fault("expected tables of dumps", where, "", f"write [{where}.NAME], with a name of your choice")
+        if stray := [key for key, table in found.items() if not isinstance(table, dict)]:
+            hint = f"put it under a name, such as [{where}.shop] ({stray[0]} was read as a name)"
+            raise self.fault(f"expected a table for the dumps {stray[0]!r}", where, stray[0], hint)
+        return tuple(self._dump(name, table, f"{where}.{name}") for name, table in found.items())
+
+    def _dump(self, name: str, table: Table, where: str) -> DumpSettings:
+        if not name.strip() or "\0" in name:
+            raise self.fault("dumps need a name that can be seen", where, "", "write [cluster.main.dumps.shop]")
+        self.refuse_unknown(table, keys.DUMPS, frozenset(), where)
+        settings = DumpSettings(**_fields(_Named(name, self._values(table, keys.DUMPS, where))))
+        for key, problem in _contradictions(settings):
+            raise self.fault(problem, where, key)
+        return settings
 
     def _values(self, table: Table, known: Mapping[str, keys.Reader], where: str) -> Table:
         return {key: self._value(known[key], key, value, where) for key, value in table.items()}
@@ -141,6 +160,17 @@ class _Reading:
         place = self.path + (f", line {line}" if line else "")
         table = f"[{where}] " if where else ""
         return Fault("config-invalid", f"{place}: {table}{message}", hint=hint, path=self.path, table=where, key=key)
+
+
+def _contradictions(dump: DumpSettings) -> Iterator[tuple[str, str]]:
+    """(key, what is wrong with it beside another one)."""
+    if dump.all:
+        given = {"database": dump.database, "schemas": dump.schemas, "tables": dump.tables, "filter": dump.filter}
+        yield from ((key, f"{key}: all = true takes every database whole") for key, value in given.items() if value)
+    if dump.schema_only and dump.data_only:
+        yield "data-only", "data-only: with schema-only nothing is left"
+    if dump.jobs is not None and dump.jobs > 1 and dump.format != "directory":
+        yield "jobs", f'jobs: only format = "directory" is written by several, not {dump.format!r}'
 
 
 def _distinct(tables: list[_Named], reading: _Reading) -> list[_Named]:

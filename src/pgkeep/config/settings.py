@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pgkeep.errors import Fault
 from pgkeep.retention.policy import KeepPolicy
 
+if TYPE_CHECKING:
+    from pgkeep.values.schedule import Schedule
+
 Checkpoint = Literal["fast", "spread"]
+DumpFormat = Literal["directory", "custom", "plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,38 @@ class RepositorySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DumpSettings:
+    """[cluster.NAME.dumps.NAME]: a set of dumps, its databases, how they are dumped, when, and which stay.
+
+    Its `name` is also the database's where nothing else is said.  `keep` None: as the cluster's `keep` says, but for
+    its WAL.  Options are pg_dump's own; `jobs` and `compress` None leave the choice to the dump.
+    """
+
+    name: str
+    database: str | None = None
+    all: bool = False
+    schemas: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
+    exclude_tables: tuple[str, ...] = ()
+    schema_only: bool = False
+    data_only: bool = False
+    no_owner: bool = False
+    no_acl: bool = False
+    filter: str | None = None
+    """Absolute path of a pg_dump filter file."""
+    format: DumpFormat = "directory"
+    jobs: int | None = None
+    compress: str | None = None
+    keep: KeepPolicy | None = None
+    schedule: Schedule | None = None
+
+    @property
+    def source(self) -> str | None:
+        """The database; None when it is all of them."""
+        return None if self.all else self.database or self.name
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """[cluster.NAME]: how to reach a cluster, and how it is backed up.
 
@@ -28,7 +64,7 @@ class ClusterSettings:
     one for each core; `archive_timeout` is how long a backup waits for its last WAL; `bindir` is where PostgreSQL's
     programs are, if not in a usual place; `archive_ahead` is how many files one `wal push` archives beyond its own, and
     `archive_ahead_time` how long it does.  `keep` None: nothing is ever deleted.  `timezone` names the zone whose days
-    `keep` counts, and is one of the time zone data base; None means this machine's.
+    `keep` counts and whose clocks schedules go by, and is one of the time zone data base; None means this machine's.
     """
 
     name: str
@@ -42,6 +78,8 @@ class ClusterSettings:
     timezone: str | None = None
     archive_ahead: int = 1000
     archive_ahead_time: timedelta = timedelta(minutes=5)
+    dumps: tuple[DumpSettings, ...] = ()
+    """The sets of dumps, in the order of the file."""
 
 
 @dataclass(frozen=True, slots=True)
