@@ -62,6 +62,7 @@ CODES: Final[dict[str, int]] = {
     "postgres-settings": EXIT_FAILED,
     "postgres-version": EXIT_FAILED,
     "postgres-program": EXIT_FAILED,
+    "database-unknown": EXIT_FAILED,
     "datadir-mismatch": EXIT_FAILED,
     "datadir-invalid": EXIT_FAILED,
     # backup

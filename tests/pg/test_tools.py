@@ -95,7 +95,7 @@ def test_a_password_reaches_the_program_and_no_command_line(cluster: MakeCluster
     assert "s3cr3t" not in repr(link)
     with link.to("it's a \\ database") as reach:
         assert "s3cr3t" not in reach.conninfo + repr(reach)
-        assert "keepalives_idle=17" in reach.conninfo
+        assert "keepalives_idle='17'" in reach.conninfo
         command = [server.programs.path("psql"), "-XAtc", "SELECT current_database()", f"--dbname={reach.conninfo}"]
         with Child(command, reach=reach, stdout=subprocess.PIPE) as child:
             assert child.stdout.read() == b"it's a \\ database\n"

@@ -56,11 +56,11 @@ class Link:
             else:
                 hidden[name] = value
         if not hidden:
-            yield Reach(psycopg.conninfo.make_conninfo(**plain), env)
+            yield Reach(_conninfo(plain), env)
             return
         with _service_file(hidden) as descriptor:
             env["PGSERVICEFILE"] = f"/proc/self/fd/{descriptor}"
-            yield Reach(psycopg.conninfo.make_conninfo(service=_SERVICE, **plain), env, (descriptor,))
+            yield Reach(_conninfo({"service": _SERVICE} | plain), env, (descriptor,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,12 @@ def link_of(session: Session, application_name: str = "pgkeep") -> Link:
     if "password" not in secrets and (password := session.password):
         secrets["password"] = password
     return Link(tuple(options.items()), tuple(secrets.items()), application_name)
+
+
+def _conninfo(options: Mapping[str, str]) -> str:
+    """As libpq reads it; a name may be any bytes, which psycopg's own make_conninfo refuses."""
+    quoted = {name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in options.items()}
+    return " ".join(f"{name}='{value}'" for name, value in quoted.items())
 
 
 @contextmanager
