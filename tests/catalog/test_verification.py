@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import random
@@ -12,18 +13,22 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 from tests.clusters import Cluster
 from tests.format.samples import BACKUP, INFO, INNER
 from tests.keeping import Kept, keep
+from tests.repo.dumped import add_dump
 from tests.repo.made import Made, make
 
 from pgkeep.catalog.verification import VerifyReport, verify
+from pgkeep.cli.render.verification import report_json, report_text
 from pgkeep.clock import SystemClock
 from pgkeep.errors import Fault
 from pgkeep.events import Event, Phase, Warned, silent
 from pgkeep.format.manifest import Outer
 from pgkeep.repo.backups import backup_ids, read_manifest, write_backup
 from pgkeep.repo.deleting import damaged_packs
+from pgkeep.repo.dumps import open_dump_manifest
 from pgkeep.repo.repository import Cluster as RepositoryCluster
 from pgkeep.repo.repository import cluster_named, open_repository
 from pgkeep.store.open import create_store, open_store
@@ -235,3 +240,27 @@ def test_damage_is_remembered_until_it_is_mended(tmp_path: Path) -> None:
     made.store.put(key, [sound])
     check(made.cluster)
     assert damaged_packs(made.cluster) == frozenset()
+
+
+def test_dumps_are_verified_too(tmp_path: Path) -> None:
+    """A damaged pack costs the dump that names it, a damaged manifest the dump itself; the others are sound."""
+    root = tmp_path / "repository"
+    made = make(create_store(str(root)))
+    dumps = [add_dump(made.cluster, clock=SystemClock()) for _ in range(3)]
+    report = _verify(root)
+    assert [verdict.backup for verdict in report.dumps] == sorted(dumps)
+    assert all(verdict.is_sound for verdict in report.dumps)
+    (pack,) = (pack.id for pack in open_dump_manifest(made.cluster, dumps[0]).packs())
+    _flip(next(root.glob(f"*/packs/{pack}")), random.Random(1))
+    _flip(next(root.glob(f"*/dumps/{dumps[1]}")), random.Random(2))
+    report = _verify(root)
+    verdicts = {verdict.backup: verdict for verdict in report.dumps}
+    assert not report.is_sound
+    assert [verdicts[dump].is_sound for dump in dumps] == [False, False, True]
+    assert str(pack) in verdicts[dumps[0]].problems[0]
+    assert dumps[1] in verdicts[dumps[1]].problems[0]
+    assert damaged_packs(made.cluster) == {pack}
+    text, said = io.StringIO(), report_json(report)
+    Console(file=text, width=200).print(report_text(report))
+    assert "2 of 3 dumps affected" in text.getvalue()
+    assert [one["sound"] for one in said["dumps"]] == [verdict.is_sound for verdict in report.dumps]

@@ -21,6 +21,7 @@ from pgkeep.errors import Fault
 from pgkeep.events import Announce, Phase, Progress, Warned
 from pgkeep.format import names
 from pgkeep.format.header import ObjectType
+from pgkeep.format.manifest import PackRef
 from pgkeep.format.objects import IncarnationInfo
 from pgkeep.format.tail import FooterPlace
 from pgkeep.repo.backups import Manifest, backup_ids, read_manifest
@@ -32,12 +33,15 @@ from pgkeep.repo.check import (
     check_wal,
     is_damage,
 )
+from pgkeep.repo.checkdump import check_dump
 from pgkeep.repo.deleting import damaged_packs, mark_damaged, unmark_damaged
+from pgkeep.repo.dumps import dump_ids
 from pgkeep.repo.keeping import kept
 from pgkeep.repo.repository import Cluster, damaged_incarnations
+from pgkeep.repo.roots import open_any, root_ids
 from pgkeep.repo.walarchive import Listing, WalArchive
 from pgkeep.repo.walstock import read_pruned
-from pgkeep.values.ids import BackupId, ClusterUuid, ObjectId
+from pgkeep.values.ids import BackupId, ClusterUuid, DumpId, ObjectId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import Segment, history_name
 
@@ -49,7 +53,7 @@ AHEAD: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class BackupVerdict:
-    """What was found for one backup; it is sound when there are no problems."""
+    """What was found for one backup, or one dump; it is sound when there are no problems."""
 
     backup: str
     problems: tuple[str, ...]
@@ -71,10 +75,13 @@ class VerifyReport:
     wal_objects: int
     bytes: int
     seconds: float
+    dumps: tuple[BackupVerdict, ...] = ()
 
     @property
     def is_sound(self) -> bool:
-        return not self.wal_problems and not self.cluster_problems and all(verdict.is_sound for verdict in self.backups)
+        if self.wal_problems or self.cluster_problems:
+            return False
+        return all(verdict.is_sound for verdict in (*self.backups, *self.dumps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,19 @@ class _ManifestTask:
         return [Checked(manifest.key, 0, tuple(check_manifest(cluster, manifest)))]
 
 
-_Task = _PackTask | _WalTask | _ManifestTask
+@dataclass(frozen=True, slots=True)
+class _DumpTask:
+    """All of one dump's manifest."""
+
+    address: ClusterAddress
+    dump: DumpId
+
+    def run(self) -> list[Checked]:
+        cluster = self.address.open()
+        return [Checked(names.dump(cluster.uuid, self.dump), 0, tuple(check_dump(cluster, self.dump)))]
+
+
+_Task = _PackTask | _WalTask | _ManifestTask | _DumpTask
 
 
 def _run(task: _Task) -> list[Checked]:
@@ -147,6 +166,7 @@ class _Findings:
 
     damage: dict[str, list[str]] = field(default_factory=dict)
     unreadable: dict[BackupId, str] = field(default_factory=dict)
+    unreadable_dumps: dict[DumpId, str] = field(default_factory=dict)
     packs: int = 0
     wal_objects: int = 0
     bytes: int = 0
@@ -162,7 +182,7 @@ def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announc
 
     Damaged packs are marked, so that no backup inherits from them; marks of sound ones go.
     """
-    with kept(cluster, clock, announce, purpose="verify", bases=backup_ids(cluster)):
+    with kept(cluster, clock, announce, purpose="verify", bases=root_ids(cluster)):
         return _verify(cluster, executor, clock, announce)
 
 
@@ -172,14 +192,17 @@ def _verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announ
     findings = _Findings()
     damaged = damaged_incarnations(cluster.repository)
     manifests = _manifests(cluster, findings)
+    dumps = _dumps(cluster, findings)
     archives = [WalArchive(cluster, info.system_id, info.wal_segment_size) for info in cluster.incarnations]
-    tasks = list(_tasks(cluster, manifests, archives, findings))
+    tasks = list(_tasks(cluster, manifests, dumps, archives, findings))
     announce(Phase("objects", f"re-hashing {findings.packs} packs and {findings.wal_objects} WAL objects"))
     for done, answer in enumerate(_fan_out(executor, tasks), 1):
         for checked in answer:
             findings.add(checked)
         announce(Progress(done, len(tasks), findings.bytes, "objects"))
-    _mark(cluster, manifests.values(), findings, clock, announce)
+    named = [pack for manifest in manifests.values() for pack in manifest.outer.packs]
+    named += [pack for packs in dumps.values() for pack in packs]
+    _mark(cluster, named, findings, clock, announce)
     listed = [(archive, archive.listing()) for archive in archives]
     wal = tuple(problem for pair in listed for problem in _wal_problems(*pair, manifests, findings))
     # Only what was read: a backup that came meanwhile is the next run's.
@@ -187,14 +210,15 @@ def _verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announ
     verdicts = tuple(_verdict(backup, manifests.get(backup), listed, findings) for backup in read)
     seconds = clock.monotonic() - began
     problems = tuple(f"{one.fault.message}; what belongs to it is out of reach" for one in damaged)
-    return VerifyReport(verdicts, wal, problems, findings.packs, findings.wal_objects, findings.bytes, seconds)
+    return VerifyReport(
+        verdicts, wal, problems, findings.packs, findings.wal_objects, findings.bytes, seconds,
+        tuple(_dump_verdict(cluster, dump, packs, findings) for dump, packs in dumps.items()),
+    )  # fmt: skip
 
 
-def _mark(
-    cluster: Cluster, manifests: Iterable[Manifest], findings: _Findings, clock: Clock, announce: Announce
-) -> None:
+def _mark(cluster: Cluster, named: Iterable[PackRef], findings: _Findings, clock: Clock, announce: Announce) -> None:
     """Remember which packs are damaged.  A repository that cannot be written is verified all the same."""
-    packs = {pack.id for manifest in manifests for pack in manifest.outer.packs}
+    packs = {pack.id for pack in named}
     damaged = {pack: found for pack in packs if (found := findings.damage.get(names.pack(cluster.uuid, pack)))}
     try:
         for pack in damaged_packs(cluster) & packs - damaged.keys():
@@ -218,16 +242,35 @@ def _manifests(cluster: Cluster, findings: _Findings) -> dict[BackupId, Manifest
     return manifests
 
 
+def _dumps(cluster: Cluster, findings: _Findings) -> dict[DumpId, list[PackRef]]:
+    """The pack tables of all dumps; of one that cannot be read nothing but the finding."""
+    found: dict[DumpId, list[PackRef]] = {}
+    for dump in dump_ids(cluster):
+        try:
+            found[dump] = open_any(cluster, dump).all_packs()
+        except Fault as fault:
+            if not is_damage(fault):
+                raise
+            if fault.code != "object-missing":  # deleted since it was listed
+                found[dump] = []
+                findings.unreadable_dumps[dump] = fault.message
+    return found
+
+
 def _tasks(
-    cluster: Cluster, manifests: Mapping[BackupId, Manifest], archives: Sequence[WalArchive], findings: _Findings
-) -> Iterator[_Task]:
+    cluster: Cluster, manifests: Mapping[BackupId, Manifest], dumps: Mapping[DumpId, Sequence[PackRef]],
+    archives: Sequence[WalArchive], findings: _Findings,
+) -> Iterator[_Task]:  # fmt: skip
     address = ClusterAddress.of(cluster)
     packs = {pack.id: pack.footer for manifest in manifests.values() for pack in manifest.outer.packs}
+    packs |= {pack.id: pack.footer for named in dumps.values() for pack in named}
     findings.packs = len(packs)
     for pack, place in packs.items():
         yield _PackTask(address, pack, place)
     for backup in manifests:
         yield _ManifestTask(address, backup)
+    for dump in dumps.keys() - findings.unreadable_dumps.keys():
+        yield _DumpTask(address, dump)
     for archive in archives:
         objects = archive.objects()
         while batch := tuple(islice(objects, WAL_BATCH)):
@@ -272,6 +315,14 @@ def _verdict(
         if archive.system_id == manifest.info.system_id:
             problems += _wal_of_backup(archive, listing, manifest, findings)
     return BackupVerdict(backup, tuple(dict.fromkeys(problems)))
+
+
+def _dump_verdict(cluster: Cluster, dump: DumpId, packs: Iterable[PackRef], findings: _Findings) -> BackupVerdict:
+    problems = [findings.unreadable_dumps[dump]] if dump in findings.unreadable_dumps else []
+    problems += findings.damage.get(names.dump(cluster.uuid, dump), ())
+    for pack in packs:
+        problems += findings.damage.get(names.pack(cluster.uuid, pack.id), ())
+    return BackupVerdict(dump, tuple(dict.fromkeys(problems)))
 
 
 def _wal_of_backup(archive: WalArchive, listing: Listing, manifest: Manifest, findings: _Findings) -> Iterator[str]:

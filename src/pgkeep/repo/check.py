@@ -6,7 +6,7 @@ goes on to the next object.  Other faults (the store cannot be reached) end it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,7 @@ from pgkeep.format.frame import FrameKind, decode_pieces, split_frame
 from pgkeep.format.header import ObjectType
 from pgkeep.format.keyed import PAGE_HASH_LENGTH, HashKeys
 from pgkeep.format.limits import TAIL_LENGTH
-from pgkeep.format.manifest import Entry, EntryType, Place, Unit
+from pgkeep.format.manifest import Entry, EntryType, PackRef, Place, Unit
 from pgkeep.format.moves import DEAD
 from pgkeep.format.tail import FooterPlace, decode_tail
 from pgkeep.repo.backups import Manifest
@@ -180,7 +180,7 @@ def check_manifest(cluster: Cluster, manifest: Manifest) -> list[Damage]:
         for entry in manifest.entries():
             if entry.type is EntryType.FILE and entry.place is not Place.NONE:
                 damage += _check_place(tables, live, entry, manifest, cluster.repository.keys)
-        damage += _check_covered(cluster, tables, manifest)
+        damage += check_covered(cluster, tables, packs, manifest.key)
         for pack, frames in live.unmarked(packs).items():
             damage.append(Damage(manifest.key, f"needs {frames} frames of pack {pack} that it does not call live"))
     except Fault as fault:
@@ -190,15 +190,15 @@ def check_manifest(cluster: Cluster, manifest: Manifest) -> list[Damage]:
     return damage
 
 
-def _check_covered(cluster: Cluster, tables: PackTables, manifest: Manifest) -> Iterator[Damage]:
-    """Of a pack that is gone, everything that the manifest calls live must have been moved."""
+def check_covered(cluster: Cluster, tables: PackTables, packs: Iterable[PackRef], key: str) -> Iterator[Damage]:
+    """Of a pack that is gone, everything that the manifest `key` calls live must have been moved."""
     moved = moved_index(cluster.repository, cluster.uuid).origins()
-    for pack in manifest.outer.packs:
+    for pack in packs:
         reader = tables.reader(pack.id) if pack.id in moved else None
         if isinstance(reader, MovedReader) and not (
             pack.frames == len(reader.frames) and reader.moved.covers(pack.live)
         ):
-            yield Damage(manifest.key, f"needs frames of pack {pack.id}, which is gone, that were not moved")
+            yield Damage(key, f"needs frames of pack {pack.id}, which is gone, that were not moved")
 
 
 def _check_place(
