@@ -28,6 +28,7 @@ VERBS = {
     "verify": "verify",
     "prune": "prune",
     "hold": "hold",
+    "dump": "dump",
     "wal": "wal",
     "demo": "demo",
     "completion": "completion",
@@ -52,6 +53,7 @@ def pgkeep() -> None:
     See it work:        pgkeep demo
     Protect a server:   pgkeep init, then pgkeep backup
     Get it back:        pgkeep restore DIRECTORY --time "2026-05-07 14:29:00+03"
+    A database alone:   pgkeep dump DATABASE
     """
 
 

@@ -30,7 +30,7 @@ class Chosen:
     @property
     def is_whole(self) -> bool:
         """Whether nothing is left out."""
-        return self == Chosen()
+        return self == WHOLE
 
     def options(self) -> Iterator[str]:
         """As pg_dump takes them."""
@@ -49,6 +49,9 @@ class Chosen:
             yield "--no-acl"
 
 
+WHOLE: Final = Chosen()
+
+
 @dataclass(frozen=True, slots=True)
 class DumpRequest:
     """A dump to be taken.  `jobs` None: as many as there are cores here, in directory format."""
@@ -57,7 +60,7 @@ class DumpRequest:
     """Of the set to which it belongs."""
     database: str | None
     """None: every database."""
-    chosen: Chosen = Chosen()
+    chosen: Chosen = WHOLE
     format: Format = "directory"
     jobs: int | None = None
     compress: str | None = None
