@@ -85,6 +85,12 @@ CODES: Final[dict[str, int]] = {
     "target-unsafe": EXIT_FAILED,
     "tablespace-unsafe": EXIT_FAILED,
     "recovery-failed": EXIT_FAILED,
+    # dumps and loads
+    "dump-damaged": EXIT_FAILED,
+    "dump-unsupported": EXIT_FAILED,
+    "load-refused": EXIT_FAILED,
+    "load-failed": EXIT_FAILED,
+    "load-in-part": EXIT_PARTIAL,
     "io": EXIT_FAILED,
     "interrupted": EXIT_INTERRUPTED,
     # a mistake in pgkeep itself, never raised on purpose

@@ -29,6 +29,7 @@ VERBS = {
     "prune": "prune",
     "hold": "hold",
     "dump": "dump",
+    "load": "load",
     "wal": "wal",
     "demo": "demo",
     "completion": "completion",

@@ -123,6 +123,10 @@ class Child:
     def resume(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def ask_to_end(self) -> None:
+        """SIGTERM to it and its workers, without waiting; from any thread."""
+        self._signal(signal.SIGTERM)
+
     def end(self) -> None:
         """End it and its workers; harmless when it has ended."""
         if not self.has_ended():

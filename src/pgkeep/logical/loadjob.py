@@ -1,0 +1,555 @@
+"""Carrying out the plan of a load: globals, the database, the programs; and what a failure leaves.
+
+1. A new database has a passing name (`pgkeep-load-...`) and a comment until it is whole; then it gets its name.  A load
+   that dies without a word leaves at most such a one, and never one of the name that was wanted.
+2. A script reaches psql through `\\restrict` with a key of ours: no line of it can run a command of psql's, so neither
+   a program nor another database.  A script of pg_dump that lacks its last line is not committed.
+3. pg_restore goes on after an error by itself; here the first that is not tolerated ends it.  It has succeeded when it
+   says so, or when every error that it counts is one that was tolerated.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from pgkeep.clock import Clock
+from pgkeep.errors import Fault
+from pgkeep.events import Announce, Noted, Phase, Progress, Warned
+from pgkeep.logical.content import Chunks, unpacked
+from pgkeep.logical.guard import Guard
+from pgkeep.logical.loadplan import IN_HEAD, LoadPlan, Tolerated, Way, about_database, is_there, tolerated
+from pgkeep.logical.scratch import MEMORY, remove_leftovers, scratch_directory
+from pgkeep.logical.selection import is_about_database
+from pgkeep.pg.child import Child
+from pgkeep.pg.dumptoc import TocEntry
+from pgkeep.pg.link import Link, Reach
+from pgkeep.pg.sqltext import quoted_name, renamed_database
+from pgkeep.pg.target import (
+    Present,
+    create_database,
+    drop_database,
+    open_target,
+    read_present,
+    rename_database,
+    shown_object,
+)
+
+UNFINISHED: Final = "pgkeep-load-"
+_IGNORED: Final = re.compile(r"errors ignored on restore: (\d+)")
+_PARALLEL_DONE: Final = "pg_restore: finished item "
+_SERIAL_DONE: Final = ("pg_restore: creating ", "pg_restore: processing data for ", "pg_restore: executing ")
+_HEAD_BYTES: Final = 1 << 16
+_TRAILER: Final = b"-- PostgreSQL database dump complete"
+_TAIL_BYTES: Final = 4096
+_RESTRICT: Final = re.compile(rb"^\\restrict ([A-Za-z0-9]+)\r?\n", re.MULTILINE)
+_KEEPS_CODE: Final = frozenset({"postgres-lost", "postgres-unreachable", "postgres-rights", "target-space"})
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What was done: seconds, and the errors that were let pass with the reason why."""
+
+    plan: LoadPlan
+    seconds: float
+    tolerated: tuple[tuple[str, int], ...]
+    created_roles: tuple[str, ...]
+    created_tablespaces: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What pg_restore said so far."""
+
+    done: int = 0
+    let_pass: dict[Tolerated, int] = field(default_factory=dict)
+    errors: int = 0
+    fatal: str = ""
+    ignored: int = 0
+
+
+def carry_out(
+    plan: LoadPlan, conninfo: str, link: Link, clock: Clock, announce: Announce, scratch: str = ""
+) -> LoadResult:
+    """Load it.  'load-failed', 'load-in-part' (an existing database holds some of it), 'postgres-lost' and the faults
+    of the source; what is left is said in the message.  `link` reaches the server, `scratch` a directory to lay out
+    what comes from the repository (the memory of the machine without)."""
+    began = clock.monotonic()
+    with _leaving_globals_unsaid(plan):
+        _make_globals(plan, conninfo, announce)
+    job = _Job(plan, conninfo, link, announce, scratch or MEMORY)
+    with _naming_globals(plan):
+        job.run()
+    made = plan.globals
+    return LoadResult(
+        plan,
+        clock.monotonic() - began,
+        tuple((one.why, count) for one, count in job.heard.let_pass.items()),
+        tuple(sorted(made.creates_roles)) if made is not None else (),
+        tuple(sorted(made.creates_tablespaces)) if made is not None else (),
+    )
+
+
+def _make_globals(plan: LoadPlan, conninfo: str, announce: Announce) -> None:
+    """Roles in one transaction; a tablespace cannot be made in one."""
+    made = plan.globals
+    if made is None or not (made.statements or made.tablespaces):
+        return
+    announce(Phase("globals", "making the roles and tablespaces that are missing"))
+    with open_target(conninfo) as session:
+        session.rows("BEGIN")
+        try:
+            for statement in made.statements:
+                if "TABLESPACE" not in statement:
+                    session.rows(statement)
+        except BaseException:
+            with suppress(Fault):
+                session.rows("ROLLBACK")
+            raise
+        session.rows("COMMIT")
+        for statement in (*made.tablespaces, *(one for one in made.statements if "TABLESPACE" in one)):
+            session.rows(statement)
+
+
+@contextmanager
+def _leaving_globals_unsaid(plan: LoadPlan) -> Iterator[None]:
+    try:
+        yield
+    except Fault as fault:
+        hint = "make them yourself, then load without --globals; or load without owners: --no-owner --no-acl"
+        raise Fault(
+            "load-failed", f"the missing roles and tablespaces cannot be made: {fault.message}", hint=fault.hint or hint
+        ) from fault
+
+
+@contextmanager
+def _naming_globals(plan: LoadPlan) -> Iterator[None]:
+    """A load that fails leaves the roles that it has made: others may use them by then."""
+    try:
+        yield
+    except Fault as fault:
+        made = sorted((*plan.globals.creates_roles, *plan.globals.creates_tablespaces)) if plan.globals else []
+        if made:
+            fault.message += f"; the roles and tablespaces that were made stay: {', '.join(made)}"
+            fault.args = (fault.message,)
+        raise
+
+
+class _Job:
+    def __init__(self, plan: LoadPlan, conninfo: str, link: Link, announce: Announce, scratch: str) -> None:
+        self.heard = _Heard()
+        self._plan, self._conninfo, self._link, self._announce = plan, conninfo, link, announce
+        self._scratch = scratch
+        self._total = len(plan.selection.entries) if plan.selection is not None else 0
+        self._child: Child | None = None
+
+    def run(self) -> None:
+        with Guard() as guard, ExitStack() as stack:
+            path = self._lay_out(guard, stack) if self._plan.through_memory else self._plan.source.direct_path
+            if self._plan.new is not None:
+                self._into_new(guard, path)
+            else:
+                self._into_existing(guard, path)
+
+    # --- the database
+
+    def _into_new(self, guard: Guard, path: str | None) -> None:
+        plan, new = self._plan, self._plan.new
+        assert new is not None
+        passing = UNFINISHED + secrets.token_hex(8)
+        self._announce(Phase("database", f"creating the database {plan.database}"))
+        comment = f"pgkeep loads {plan.database} here; not whole: drop it when no load runs"
+        try:
+            with open_target(self._conninfo) as session:
+                create_database(session, passing, new, comment)
+            self._fill(guard, path, passing)
+            self._announce(Phase("finish", f"giving the database its name {plan.database}"))
+            self._finish(passing)
+        except BaseException as error:
+            left = self._give_up(passing)
+            if isinstance(error, Fault):
+                raise _failed(error, left) from error
+            raise
+
+    def _finish(self, passing: str) -> None:
+        """Owner, settings, comment and privileges of the database itself, and at last its name."""
+        plan = self._plan
+        with open_target(self._conninfo) as session:
+            session.rows(f"COMMENT ON DATABASE {quoted_name(passing)} IS NULL")
+            for statement in self._about_database(passing):
+                session.rows(statement)
+            rename_database(session, passing, plan.database)
+
+    def _about_database(self, passing: str) -> list[str]:
+        plan = self._plan
+        toc, chosen = plan.source.toc, plan.request.chosen
+        if toc is None:
+            text = plan.source.content.database_text()
+            return about_database(text, passing) if text is not None else []
+        if chosen.data_only or not chosen.is_everything:
+            return []
+        found: list[str] = []
+        for entry in toc.entries:
+            if (
+                entry.desc == "DATABASE"
+                and entry.owner in plan.server.roles
+                and not (chosen.no_owner or plan.request.role)
+            ):
+                found.append(f"ALTER DATABASE {quoted_name(passing)} OWNER TO {quoted_name(entry.owner)}")
+            is_acl = entry.desc == "ACL"
+            if entry.desc == "DATABASE PROPERTIES" or (is_about_database(entry) and not (is_acl and chosen.no_acl)):
+                found += renamed_database(entry.definition, toc.dbname, passing)
+        return found
+
+    def _roles(self) -> frozenset[str]:
+        made = self._plan.globals
+        return self._plan.server.roles | (made.creates_roles if made is not None else frozenset())
+
+    def _give_up(self, passing: str) -> str:
+        """What is left of the new database, for people; '' for nothing."""
+        if self._plan.request.keep:
+            return f"the database {passing} is kept as far as it was filled (--keep)"
+        try:
+            with open_target(self._conninfo) as session:
+                drop_database(session, passing)
+        except Fault as fault:
+            return f"the database {passing} may be left ({fault.message}): DROP DATABASE {quoted_name(passing)}"
+        return ""
+
+    def _into_existing(self, guard: Guard, path: str | None) -> None:
+        plan = self._plan
+        try:
+            self._fill(guard, path, plan.database)
+        except KeyboardInterrupt:
+            if not plan.one_transaction:
+                self._announce(Warned("load-in-part", f"interrupted; {self._what_is_there()}", self._way_back()))
+            raise
+        except Fault as fault:
+            if plan.one_transaction:
+                raise _failed(fault, "") from fault
+            left = self._what_is_there()
+            raise Fault(
+                "load-in-part", f"{fault.message}; {left}", hint=self._way_back(), cause=fault.code, **fault.context
+            ) from fault
+
+    def _what_is_there(self) -> str:
+        """Which of the dump's objects the database has now and had not before."""
+        plan = self._plan
+        try:
+            with open_target(self._conninfo, plan.database) as session:
+                now = read_present(session)
+        except Fault as fault:
+            return (
+                f"{plan.database} holds what was loaded until then, and cannot be asked what that is ({fault.message})"
+            )
+        entries = plan.selection.entries if plan.selection is not None else ()
+        new = [entry for entry in entries if is_there(now, entry) and not is_there(plan.present, entry)]
+        tables = [shown_object((e.namespace, e.tag)) for e in entries if e.desc == "TABLE DATA" and _filled(now, e)]
+        return (
+            f"{plan.database} now holds {len(new)} of {len(entries)} objects of the dump that it had not before, and"
+            f" rows in {', '.join(sorted(set(tables))[:10]) or 'none of its tables'}"
+        )
+
+    def _way_back(self) -> str:
+        if self._plan.present.is_empty:
+            return "the database was empty before: drop it and create it again, or let pgkeep create it"
+        return "look at what it holds; without --jobs the next load is one transaction, all or nothing"
+
+    # --- the programs
+
+    def _lay_out(self, guard: Guard, stack: ExitStack) -> str:
+        """The files of a directory out of the repository, where pg_restore can open them."""
+        for left in remove_leftovers(self._scratch):
+            self._announce(Noted(f"removed {left}, which a killed job had left"))
+        content = self._plan.source.content
+        path = stack.enter_context(scratch_directory(self._scratch, guard))
+        total, done = sum(content.parts.values()), 0
+        self._announce(Phase("lay-out", f"laying out the dump in {self._scratch}"))
+        for name in content.parts:
+            try:
+                with open(os.path.join(path, name), "xb") as file, closing(content.read(name)) as chunks:  # type: ignore[type-var]
+                    for chunk in chunks:
+                        file.write(chunk)
+                        done += len(chunk)
+                        self._announce(Progress(done, total))
+            except OSError as error:
+                raise Fault(
+                    "target-space", f"cannot lay out the dump in {self._scratch}: {error.strerror}",
+                    hint="name a directory with room with --scratch DIR; it is removed afterwards",
+                ) from error  # fmt: skip
+        return path
+
+    def _fill(self, guard: Guard, path: str | None, database: str) -> None:
+        self._announce(Phase("load", f"loading into {self._plan.database}"))
+        with self._link.to(database) as reach:
+            match self._plan.way:
+                case Way.PSQL:
+                    source = self._plan.source
+                    self._psql(guard, reach, unpacked(source.content, source.part, source.compression))
+                case Way.RESTORE_TO_PSQL:
+                    self._restore_to_psql(guard, reach, path)
+                case Way.RESTORE:
+                    self._restore(guard, reach, path)
+
+    def _restore(self, guard: Guard, reach: Reach, path: str | None) -> None:
+        plan = self._plan
+        options = [f"--dbname={reach.conninfo}", "--verbose", "--no-password"]
+        if plan.one_transaction:
+            options += ["--single-transaction", "--exit-on-error"]
+        elif plan.jobs > 1:
+            options.append(f"--jobs={plan.jobs}")
+        with self._list() as (number, listing), self._stdin(path) as (stdin, feed):
+            command = [plan.tools.programs.path("pg_restore"), *options, listing, *self._options()]
+            if path is not None:
+                command.append(path)
+            with Child(command, reach=reach, descriptors=[number], stdin=stdin, on_line=self._hear) as child:
+                self._child = child
+                guard.watch(child)
+                feed(child)
+                child.wait()
+                self._judge(child)
+                guard.forget(child)
+
+    def _restore_to_psql(self, guard: Guard, reach: Reach, path: str | None) -> None:
+        """pg_restore writes SQL, we leave out what an older server does not know, psql runs it in one transaction."""
+        plan = self._plan
+        with self._list() as (number, listing), self._stdin(path) as (stdin, feed):
+            command = [plan.tools.programs.path("pg_restore"), "--file=-", listing, *self._options()]
+            if path is not None:
+                command.append(path)
+            with Child(command, descriptors=[number], stdin=stdin, stdout=subprocess.PIPE) as writer:
+                guard.watch(writer)
+                with _fed_beside(feed, writer):
+                    self._psql(guard, reach, _output(writer))
+                guard.forget(writer)
+
+    @contextmanager
+    def _list(self) -> Iterator[tuple[int, str]]:
+        """--use-list from memory: the items by number."""
+        selection = self._plan.selection
+        assert selection is not None
+        numbers = [e.dump_id for e in selection.entries if e.dump_id not in self._plan.as_they_are]
+        descriptor = os.memfd_create("pgkeep-list")
+        try:
+            with open(os.dup(descriptor), "wb") as file:
+                file.writelines(b"%d;\n" % number for number in numbers)
+            yield descriptor, f"--use-list=/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+
+    def _options(self) -> list[str]:
+        request, chosen = self._plan.request, self._plan.request.chosen
+        is_clean = request.clean and self._plan.new is None
+        flags = {
+            "--no-owner": chosen.no_owner, "--no-acl": chosen.no_acl, "--no-tablespaces": chosen.no_tablespaces,
+            "--no-publications": chosen.no_publications, "--schema-only": chosen.schema_only,
+            "--data-only": chosen.data_only, "--disable-triggers": request.disable_triggers,
+            "--clean": is_clean, "--if-exists": is_clean,
+        }  # fmt: skip
+        found = [name for name, is_set in flags.items() if is_set]
+        return [*found, f"--role={request.role}"] if request.role else found
+
+    @contextmanager
+    def _stdin(self, path: str | None) -> Iterator[tuple[int, Callable[[Child], None]]]:
+        """What pg_restore reads where it cannot open the archive itself, and who writes it."""
+        source = self._plan.source
+        if path is not None:
+            yield subprocess.DEVNULL, lambda _child: None
+            return
+
+        def feed(child: Child) -> None:
+            with closing(unpacked(source.content, source.part, source.compression)) as chunks:  # type: ignore[type-var]
+                _pour(chunks, child)
+
+        yield subprocess.PIPE, feed
+
+    def _psql(self, guard: Guard, reach: Reach, chunks: Chunks) -> None:
+        plan = self._plan
+        command = [
+            plan.tools.programs.path("psql"), f"--dbname={reach.conninfo}", "--no-psqlrc", "--quiet", "--no-password",
+            "--single-transaction", "--set=ON_ERROR_STOP=1", "--file=-",
+        ]  # fmt: skip
+        script = plan.source.script
+        is_whole = plan.way is Way.PSQL and script is not None and script.by_pg_dump
+        with Child(command, reach=reach, stdin=subprocess.PIPE) as child, closing(chunks):  # type: ignore[type-var]
+            guard.watch(child)
+            total = plan.source.size if plan.way is Way.PSQL and not plan.source.compression else 0
+            guarded = _guarded(chunks, plan.server.major, secrets.token_hex(16), must_end=is_whole)
+            _pour(self._counted(guarded, total), child)
+            child.finish()
+            guard.forget(child)
+
+    def _counted(self, chunks: Chunks, total: int) -> Chunks:
+        done = 0
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            self._announce(Progress(min(done, total) if total else done, total))
+
+    # --- what pg_restore says
+
+    def _hear(self, line: str) -> None:
+        heard = self.heard
+        if line.startswith(_PARALLEL_DONE) or (self._plan.jobs == 1 and line.startswith(_SERIAL_DONE)):
+            heard.done += 1
+            self._announce(Progress(min(heard.done, self._total), self._total, unit="objects"))
+        elif "error: " in line or tolerated(line, self._plan.server.major) is not None:
+            self._hear_error(line)
+        elif match := _IGNORED.search(line):
+            heard.ignored = int(match[1])
+
+    def _hear_error(self, line: str) -> None:
+        """Workers write to one pipe, a message in pieces: prefixes may stand before the wrong text, but no text is cut.
+
+        So errors and tolerated texts are counted apart, and must come to the same number in the end.
+        """
+        heard = self.heard
+        heard.errors += line.count("error: ")
+        rule = tolerated(line, self._plan.server.major)
+        if rule is not None:
+            heard.let_pass[rule] = heard.let_pass.get(rule, 0) + len(re.findall(rule.pattern, line))
+        text = line.rpartition("error: ")[2]
+        if rule is None and text.strip() and not heard.fatal:
+            heard.fatal = f"pg_restore: {text}"
+            if self._child is not None:
+                self._child.ask_to_end()
+
+    def _judge(self, child: Child) -> None:
+        """Rule 3."""
+        status = child.process.returncode
+        fault = child.fault() if status != 0 else None
+        heard = self.heard
+        if heard.fatal:
+            code = fault.code if fault is not None else "load-failed"
+            raise Fault(code, heard.fatal, hint=fault.hint if fault is not None else "", said=child.said)
+        if fault is None:
+            return
+        if status != 1 or not heard.ignored or heard.errors != sum(heard.let_pass.values()):
+            raise fault
+        for rule in heard.let_pass:
+            text = f"the server refused a setting of pg_restore's, and nothing is lost by it: {rule.why}"
+            self._announce(Warned("tolerated", text))
+
+
+def _filled(now: Present, entry: TocEntry) -> bool:
+    return (entry.namespace, entry.tag) in now.filled
+
+
+def _failed(fault: Fault, left: str) -> Fault:
+    """The same, with what is left; a program's own failure is a failed load."""
+    code = fault.code if fault.code != "postgres-program" else "load-failed"
+    message = f"{fault.message}; {left}" if left else f"{fault.message}; nothing was left in the server"
+    return Fault(code, message, hint=fault.hint, **fault.context)
+
+
+def _pour(chunks: Chunks, child: Child) -> None:
+    """Write everything to the program's stdin; when it does not read to the end, its own words will say why.
+
+    An error of the source ends the program before it sees the end of its input: that would be a commit.
+    """
+    try:
+        for chunk in chunks:
+            child.stdin.write(chunk)
+        child.stdin.close()
+    except BrokenPipeError:
+        with suppress(OSError):
+            child.stdin.close()
+    except BaseException:
+        child.end()
+        raise
+
+
+@contextmanager
+def _fed_beside(feed: Callable[[Child], None], child: Child) -> Iterator[None]:
+    """Feed the program while something else reads from it; why the feeding failed counts more than what came of it."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            feed(child)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="feed", daemon=True)
+    thread.start()
+    try:
+        yield
+    except Exception:
+        child.end()
+        thread.join()
+        if failures:
+            raise failures[0] from None
+        raise
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def _output(writer: Child) -> Chunks:
+    """What it writes, and at the end its failure."""
+    while chunk := writer.stdout.read(1 << 16):
+        yield chunk
+    writer.finish()
+
+
+def _guarded(chunks: Chunks, major: int, key: str, *, must_end: bool) -> Chunks:
+    """The script without its own \\restrict, within ours, and without settings in its head that the server lacks."""
+    head, rest = _head(chunks)
+    head, own = _without_restrict(_without_settings(head, major))
+    yield f"\\restrict {key}\n".encode()
+    tail = b""
+    closing_line = b"\\unrestrict " + own if own else b""
+    for chunk in _two(head, rest):
+        data = tail + bytes(chunk)
+        cut = max(0, len(data) - _TAIL_BYTES)
+        yield data[:cut]
+        tail = data[cut:]
+    if must_end and _TRAILER not in tail:
+        raise Fault(
+            "dump-damaged",
+            "the script ends before its last line (-- PostgreSQL database dump complete): it is not whole",
+            hint="take the file anew from where it was made; nothing of it was committed",
+        )
+    if closing_line:
+        tail = tail.replace(closing_line, b"", 1)
+    yield tail + f"\n\\unrestrict {key}\n".encode()
+
+
+def _two(head: bytes, rest: Chunks) -> Chunks:
+    yield head
+    yield from rest
+
+
+def _head(chunks: Chunks) -> tuple[bytes, Chunks]:
+    head = b""
+    for chunk in chunks:
+        head += bytes(chunk)
+        if len(head) >= _HEAD_BYTES:
+            break
+    return head, chunks
+
+
+def _without_settings(head: bytes, major: int) -> bytes:
+    """Only before the first object: further on, such a line could be somebody's data."""
+    begin = re.search(rb"^(CREATE|ALTER|COPY|INSERT|-- Name:|-- Data for Name:)", head, re.MULTILINE)
+    end = begin.start() if begin else len(head)
+    first = head[:end]
+    for name, since in IN_HEAD:
+        if major < since:
+            first = re.sub(rb"^SET " + name.encode() + rb" = [^;\n]*;$", b"", first, flags=re.MULTILINE)
+    return first + head[end:]
+
+
+def _without_restrict(head: bytes) -> tuple[bytes, bytes]:
+    """Without the script's own \\restrict, and its key: it stands before everything else, or it is not pg_dump's."""
+    match = _RESTRICT.search(head[:_TAIL_BYTES])
+    if match is None or any(line and not line.startswith(b"--") for line in head[: match.start()].split(b"\n")):
+        return head, b""
+    return head[: match.start()] + head[match.end() :], match[1]
