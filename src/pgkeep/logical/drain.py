@@ -22,6 +22,8 @@ from pgkeep.pg.child import Child
 from pgkeep.values.quantity import show_size
 
 _LOOK_EVERY: Final = 0.05
+_WATCH_EVERY: Final = 0.01
+"""Seconds in which pg_dump must not write more than the reserve."""
 _FREE_AGAIN: Final = 2
 """How many times the reserve must be free before pg_dump goes on."""
 
@@ -29,12 +31,12 @@ Store = Callable[[str, str], None]
 """Takes (name below the directory, path) and makes it a member of the dump."""
 
 
-def drain(child: Child, directory: str, scratch: ScratchPlan, store: Store) -> None:
+def drain(child: Child, closed: ClosedFiles, directory: str, scratch: ScratchPlan, store: Store) -> None:
     """Store every file of `directory` until `child` has ended; its Fault when it failed.
 
-    Large objects' files of one database may be many: each is removed as soon as it is stored.
+    `closed` watches the directory since before the child was started.
     """
-    with Pressure(child, directory, scratch.room) as pressure, ClosedFiles(directory) as closed:
+    with Pressure(child, directory, scratch.room) as pressure:
         while not child.has_ended():
             names = closed.wait(_LOOK_EVERY)
             for name in names:
@@ -104,7 +106,7 @@ class Pressure:
         return self._paused
 
     def _watch(self) -> None:
-        while not self._stop.wait(_LOOK_EVERY):
+        while not self._stop.wait(_WATCH_EVERY):
             with suppress(OSError):
                 self._decide(room_in(self._directory).free)
 

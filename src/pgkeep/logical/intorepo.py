@@ -13,6 +13,7 @@ from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.events import Announce, Noted, Phase, silent
 from pgkeep.format.dump import DumpedDatabase, DumpInfo
+from pgkeep.logical.closed import ClosedFiles
 from pgkeep.logical.commands import (
     ARCHIVE,
     DATABASE,
@@ -101,11 +102,11 @@ class _Job:
             listener.progress(self._writer.add_file(os.fsencode(database.prefix + name), path))
             stored.add(name)
 
-        with scratch_directory(scratch.parent, self._guard) as directory:
+        with scratch_directory(scratch.parent, self._guard) as directory, ClosedFiles(directory) as closed:
             command = dump_command(self._plan, reach, file=directory, sync=False)
             with Child(command, reach=reach, on_line=listener) as child:
                 self._guard.watch(child)
-                drain(child, directory, scratch, store)
+                drain(child, closed, directory, scratch, store)
             self._guard.forget(child)
         if TOC not in stored:
             raise _nothing_came("pg_dump", database.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
-_RESERVE_MAX: Final = 64 << 20
+_RESERVE_MAX: Final = 128 << 20
 _RESERVE_SHARE: Final = 8
 _MEMORY_SHARE: Final = 10
 
