@@ -1,4 +1,7 @@
-"""`list`: every backup, what it can be recovered to, what it cost, what deleting it would free, and why it is kept."""
+"""`list`: every backup, what it can be recovered to, what it cost, what deleting it would free, and why it is kept.
+
+And every logical dump.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pgkeep.app.place import Place
+from pgkeep.app.prune import plan_of
 from pgkeep.catalog.backups import BackupRow, backup_rows
+from pgkeep.catalog.dumps import DumpRow, dump_rows
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
-from pgkeep.retention.facts import PackGroup, RetentionFacts
-from pgkeep.retention.gather import KnownBackup, gather
-from pgkeep.retention.plan import Reason, RetentionPlan, plan_retention
+from pgkeep.retention.facts import PackGroup, Reason, RetentionFacts
+from pgkeep.retention.gather import KnownBackup, KnownDump, gather
+from pgkeep.retention.plan import RetentionPlan
 from pgkeep.retention.zone import zone_of_days
 from pgkeep.values.ids import BackupId
 
@@ -30,6 +35,17 @@ class ListedBackup:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedDump:
+    """A logical dump in the list."""
+
+    row: DumpRow
+    frees: int | None = None
+    """As of a backup."""
+    reasons: tuple[Reason, ...] = ()
+    goes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ListReport:
     """See the module's docstring; oldest first."""
 
@@ -38,23 +54,27 @@ class ListReport:
     has_policy: bool
     problem: str = ""
     """Why nobody can say what is kept, with the way out."""
+    dumps: tuple[ListedDump, ...] = ()
 
 
 def listing(place: Place, local_zone: str, clock: Clock) -> ListReport:
     """Damage is part of the answer; faults are those of the store.  Nothing is written."""
     rows = backup_rows(place.cluster)
+    dumped = dump_rows(place.cluster)
     now = clock.now()
-    facts = gather(place.cluster, now, [KnownBackup(row.backup, row.info, row.damage) for row in rows])
+    known = [KnownBackup(row.backup, row.info, row.damage) for row in rows]
+    facts = gather(place.cluster, now, known, dumps=[KnownDump(row.dump, row.info, row.damage) for row in dumped])
     plan: RetentionPlan | None = None
     problem = ""
     try:
         zone = zone_of_days(place.settings.timezone, local_zone)
-        plan = plan_retention(facts, place.settings.keep, zone, now)
+        plan = plan_of(place, facts, zone, now)
     except Fault as fault:
         problem = fault.message
-    exclusive = exclusive_bytes(facts.packs, (row.backup for row in rows))
+    exclusive = exclusive_bytes(facts.packs, (*(row.backup for row in rows), *(row.dump for row in dumped)))
     listed = tuple(_listed(row, exclusive.get(row.backup), plan, facts) for row in rows)
-    return ListReport(place.cluster.name, listed, place.settings.keep is not None, problem)
+    dumps = tuple(_listed_dump(row, exclusive.get(row.dump), plan, facts) for row in dumped)
+    return ListReport(place.cluster.name, listed, place.settings.keep is not None, problem, dumps)
 
 
 def _listed(row: BackupRow, frees: int | None, plan: RetentionPlan | None, facts: RetentionFacts) -> ListedBackup:
@@ -64,8 +84,15 @@ def _listed(row: BackupRow, frees: int | None, plan: RetentionPlan | None, facts
     return ListedBackup(row, frees, plan.reasons(row.backup) if plan.policy else (), goes)
 
 
+def _listed_dump(row: DumpRow, frees: int | None, plan: RetentionPlan | None, facts: RetentionFacts) -> ListedDump:
+    if plan is None:
+        return ListedDump(row, frees, goes=any(one.dump == row.dump and one.leaving for one in facts.dumps))
+    goes = any(one.dump == row.dump for one in plan.dumps.goes)
+    return ListedDump(row, frees, plan.dumps.reasons(row.dump) if plan.lets_go else (), goes)
+
+
 def exclusive_bytes(packs: Iterable[PackGroup] | None, backups: Iterable[BackupId]) -> dict[BackupId, int]:
-    """What only the one backup needs; empty when that cannot be known."""
+    """What only the one backup or dump needs; empty when that cannot be known."""
     if packs is None:
         return {}
     alone = dict.fromkeys(backups, 0)

@@ -47,13 +47,14 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def known_backups(settings: Settings, selection: Selection) -> tuple[str, ...]:
-    """Ids of the cluster's backups, oldest first, for somebody who waits at a prompt: the store is asked only once.
+def known_ids(settings: Settings, selection: Selection, *, dumps: bool = False) -> tuple[str, ...]:
+    """Ids of the cluster's backups, or of these and its dumps, for somebody who waits at a prompt.
 
     no-repository, cluster-unknown, usage, and the store's faults.
     """
     from pgkeep.repo.backups import backup_ids  # `wal push` imports this file, and must not wait for manifests
+    from pgkeep.repo.roots import root_ids
 
     repository = open_repository(open_store(settings.repository(selection.repo).url))
     cluster = cluster_named(repository, settings.cluster(selection.cluster).name)
-    return tuple(str(one) for one in backup_ids(cluster))
+    return tuple(str(one) for one in (root_ids(cluster) if dumps else backup_ids(cluster)))

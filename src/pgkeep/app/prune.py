@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 
 from pgkeep.app.place import Place
 from pgkeep.clock import Clock
 from pgkeep.events import Announce, Phase
 from pgkeep.retention.carry import PruneResult, carry_out
+from pgkeep.retention.facts import RetentionFacts
 from pgkeep.retention.gather import KnownBackup, gather
 from pgkeep.retention.plan import RetentionPlan, plan_retention
 from pgkeep.retention.zone import zone_of_days
@@ -36,7 +37,15 @@ def plan(
     announce(Phase("facts", "reading the manifests and the archive's listing"))
     now = clock.now()
     facts = gather(place.cluster, now, known)
-    return plan_retention(facts, place.settings.keep, zone_of(place, choices.local_zone), now, choices.timeline)
+    return plan_of(place, facts, zone_of(place, choices.local_zone), now, choices.timeline)
+
+
+def plan_of(
+    place: Place, facts: RetentionFacts, zone: tzinfo, now: datetime, timeline: int | None = None
+) -> RetentionPlan:
+    """What the configuration makes of the facts."""
+    sets = {one.name: one.keep for one in place.settings.dumps if one.keep is not None}
+    return plan_retention(facts, place.settings.keep, zone, now, timeline, sets)
 
 
 def prune(
@@ -47,6 +56,6 @@ def prune(
     def again() -> RetentionPlan:
         now = clock.now()
         facts = gather(place.cluster, now, with_packs=False)
-        return plan_retention(facts, place.settings.keep, zone_of(place, choices.local_zone), now, choices.timeline)
+        return plan_of(place, facts, zone_of(place, choices.local_zone), now, choices.timeline)
 
     return carry_out(place.cluster, planned, again, clock, announce, wait=wait)

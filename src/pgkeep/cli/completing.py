@@ -21,14 +21,23 @@ MOST: Final = 200
 
 def backups(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Ids of the cluster's backups, newest first; one listing of the repository, nothing is read."""
-    from pgkeep.app.place import known_backups
+    return _ids(context, incomplete, dumps=False)
+
+
+def _ids(context: click.Context, incomplete: str, *, dumps: bool) -> list[CompletionItem]:
+    from pgkeep.app.place import known_ids
 
     session = _session(context)
     try:
-        ids = known_backups(session.settings(), session.selection)
+        ids = known_ids(session.settings(), session.selection, dumps=dumps)
     except Fault:
         return []
     return [CompletionItem(one) for one in sorted(ids, reverse=True) if one.startswith(incomplete)][:MOST]
+
+
+def roots(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """As `backups`, and ids of dumps."""
+    return _ids(context, incomplete, dumps=True)
 
 
 def clusters(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command(
     "hold",
     cls=Verb,
-    short_help="Keep a backup, or a span of time, whatever the policy says.",
+    short_help="Keep a backup, a dump or a span of time, whatever the policy says.",
     epilog=epilog(
         [
             "pgkeep hold                    list what is held",
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         [0, 1, 2, 10, 13],
     ),
 )
-@click.argument("backup", required=False, shell_complete=completing.backups)
+@click.argument("backup", required=False, shell_complete=completing.roots)
 @click.option("--from", "begin", metavar="TIME", help="Hold every moment from this one on, with a zone ...")
 @click.option("--to", "end", metavar="TIME", help="... to this one.")
 @click.option("--note", metavar="TEXT", help="Why: whoever comes across it in a year will want to know.")
@@ -44,6 +44,8 @@ def command(
     timeline: int | None,
 ) -> None:  # fmt: skip
     """Hold BACKUP, or every moment of a span of time, until it is released; without arguments, list what is held.
+
+    BACKUP may be a logical dump too.
 
     A span keeps the newest backup that ended before it, and all WAL from there to its end. What can no longer be
     recovered is refused.

@@ -11,7 +11,7 @@ from pgkeep.cli.verb import Verb, epilog
 @click.command(
     "list",
     cls=Verb,
-    short_help="Show the backups, what they reach, cost, and why they stay.",
+    short_help="Show the backups and dumps, what they reach, cost, and why they stay.",
     epilog=epilog(["pgkeep list", "pgkeep --cluster billing list", "pgkeep list --json"], [0, 1, 2, 10]),
 )
 @click.pass_obj
@@ -21,6 +21,8 @@ def command(session: Session) -> None:
     AGE since it ended; HOW changes were found (full, rescan, lsn, summaries); CHANGED pages that it stored itself; NEW
     bytes that it stored; SIZE of what it restores; FREES what deleting it alone would free. WAL is complete, missing,
     has a gap later, or is the backup's own, when the policy keeps no more behind it.
+
+    Then every logical dump: its SET, its DATABASE, the size of its SOURCE on the server, and why it is kept.
     """
     from pgkeep.app.listing import listing
     from pgkeep.app.place import open_place

@@ -32,13 +32,14 @@ from pgkeep.errors import EXIT_FAILED, EXIT_OK, EXIT_PARTIAL
 )
 @click.pass_obj
 def command(session: Session, wait: bool, timeline: int | None) -> int:
-    """Delete backups that no rule of the configuration's line `keep` keeps, and the WAL that nothing needs.
+    """Delete backups and dumps that no rule of the configuration's line `keep` keeps, and the WAL that nothing needs.
 
-    The plan is shown with the reasons why each backup stays, and you are asked; --yes answers. Without that line
-    nothing is ever deleted. The newest backup always stays, and so does what is held, in use, or cannot be read.
+    The plan is shown with the reasons why each of them stays, and you are asked; --yes answers. Without that line
+    nothing is ever deleted. The newest backup and the newest dump of each set always stay, and so does what is held,
+    in use, or cannot be read.
 
-    Backups and WAL go at once. Packs that no backup needs any more are condemned, and deleted by the next prune after
-    70 minutes, because a backup that runs now may be about to use them.
+    They go at once, and so does WAL. Packs that nothing needs any more are condemned, and deleted by the next prune
+    after 70 minutes, because a job that runs now may be about to use them.
 
     Exits 3 when a manifest that cannot be read forbids to delete packs.
     """
@@ -54,7 +55,7 @@ def command(session: Session, wait: bool, timeline: int | None) -> int:
     zone = zone_name(zone_of(place, choices.local_zone))
     planned = plan(place, choices, clock, out.announce)
     shown = {"dry_run": session.options.dry_run, "plan": plan_json(planned, zone)}
-    if session.options.dry_run or planned.policy is None:
+    if session.options.dry_run or not planned.lets_go:
         out.answer("prune", {**shown, "result": None}, lambda: plan_text(planned, place.cluster.name, zone, out.width))
         return EXIT_OK
     out.tell(lambda: plan_text(planned, place.cluster.name, zone, out.width))

@@ -61,7 +61,7 @@ class Lease:
         cls, cluster: Cluster, clock: Clock, *, purpose: str, bases: Iterable[BackupId] = (),
         seconds: int = LEASE_SECONDS, entropy: Entropy = os.urandom,
     ) -> Self:  # fmt: skip
-        """A new lease, durable in the store.  `purpose`: backup, restore, verify, prune, sandbox, drill.
+        """A new lease, durable in the store.  `purpose`: backup, restore, verify, prune, dump, load, ...
 
         The store's faults.
         """

@@ -39,7 +39,7 @@ from pgkeep.repo.repack import Budget, Repacked, repack
 from pgkeep.repo.repository import Cluster, Entropy, refuse_unknown_features
 from pgkeep.values.ids import BackupId, ObjectId
 
-READERS: Final = frozenset({"restore", "verify", "sandbox", "drill"})
+READERS: Final = frozenset({"restore", "verify", "load", "sandbox", "drill"})
 """Purposes of leases whose holders write no packs."""
 _NAP: Final = 5.0
 _OLD: Final = timedelta(days=1)

@@ -29,7 +29,7 @@ from pgkeep.repo.walarchive import WalArchive
 from pgkeep.repo.walstock import WalObject, delete_wal, drop_indexes, record_pruned, wal_stock
 from pgkeep.retention.holds import settle
 from pgkeep.retention.plan import GoingWal, RetentionPlan
-from pgkeep.values.ids import BackupId
+from pgkeep.values.ids import BackupId, DumpId
 
 _REPACKING: Final = Budget()
 _UNREADABLE: Final = frozenset({"format-damaged", "format-unsupported"})
@@ -49,6 +49,8 @@ class PruneResult:
     wal_bytes: int
     sweep: SweepResult | None
     """None when a manifest that cannot be read forbids to delete any pack."""
+    dumps: tuple[DumpId, ...] = ()
+    """Dumps whose manifests are gone; `in_use` and `held` name dumps too."""
 
     @property
     def is_whole(self) -> bool:
@@ -70,7 +72,9 @@ def carry_out(
         run.retire(plan, lease)
         segments, size = run.delete_wal(plan, plan_again(), lease) if plan.wal_goes else (0, 0)
     swept = run.sweep(wait=wait)
-    return PruneResult(tuple(run.gone), tuple(run.in_use), tuple(run.held), segments, size, swept)
+    backups = tuple(one for one in run.gone if not isinstance(one, DumpId))
+    dumps = tuple(one for one in run.gone if isinstance(one, DumpId))
+    return PruneResult(backups, tuple(run.in_use), tuple(run.held), segments, size, swept, dumps)
 
 
 class _Prune:
@@ -86,19 +90,21 @@ class _Prune:
 
     def retire(self, plan: RetentionPlan, lease: Lease) -> None:
         """Manifests before everything that only they need."""
-        if plan.goes:
-            self._announce(Phase("retire", f"deleting {len(plan.goes)} manifests"))
         why = f"no rule of the policy keeps it ({plan.policy.describe()})" if plan.policy is not None else ""
-        for going in plan.goes:
+        going: list[tuple[BackupId, str]] = [(one.backup, why) for one in plan.goes]
+        going += [(one.dump, one.why) for one in plan.dumps.goes]
+        if going:
+            self._announce(Phase("retire", f"deleting {len(going)} manifests"))
+        for root, reason in going:
             lease.renew_if_due()
             try:
-                done = retire(self._cluster, going.backup, why, self._clock, lease)
+                done = retire(self._cluster, root, reason, self._clock, lease)
             except Fault as fault:
                 if fault.code != "backup-held":
                     raise
-                self.held.append(going.backup)
+                self.held.append(root)
                 continue
-            (self.gone if done else self.in_use).append(going.backup)
+            (self.gone if done else self.in_use).append(root)
 
     def delete_wal(self, plan: RetentionPlan, now: RetentionPlan, lease: Lease) -> tuple[int, int]:
         """(segments, bytes) of what both plans let go."""

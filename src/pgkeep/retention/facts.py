@@ -10,9 +10,17 @@ from functools import cached_property
 from pgkeep.catalog.continuity import Span, missing, spans
 from pgkeep.repo.walarchive import Listing
 from pgkeep.repo.walstock import WalObject
-from pgkeep.values.ids import BackupId
+from pgkeep.values.ids import BackupId, DumpId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, last_segment_number
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a backup or a dump stays: a permanent word for machines, a few words for people."""
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,27 @@ class Unreadable:
     """A backup whose manifest cannot be read, and why."""
 
     backup: BackupId
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class DumpFact:
+    """A logical dump whose manifest can be read; `started` is aware, by the server's clock, and may be wrong."""
+
+    dump: DumpId
+    name: str
+    """Of its set."""
+    started: datetime
+    stored_bytes: int = 0
+    leaving: bool = False
+    """Marked as retired, and still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableDump:
+    """A dump whose manifest cannot be read, and why."""
+
+    dump: DumpId
     problem: str
 
 
@@ -126,7 +155,7 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class PackGroup:
-    """Packs that exactly these backups name, and their bytes in the store."""
+    """Packs that exactly these backups and dumps name, and their bytes in the store."""
 
     owners: frozenset[BackupId]
     packs: int
@@ -149,6 +178,9 @@ class RetentionFacts:
     """None: not known, because a manifest cannot be read."""
     leaving: tuple[BackupFacts, ...] = ()
     """Marked as retired, and still there: they count for nothing, and go."""
+
+    dumps: tuple[DumpFact, ...] = ()
+    unreadable_dumps: tuple[UnreadableDump, ...] = ()
 
     def archive(self, system_id: int) -> ArchiveFacts | None:
         return next((one for one in self.archives if one.system_id == system_id), None)

@@ -15,10 +15,12 @@ import numpy as np
 from pgkeep.catalog.backups import own_history, stopped_at
 from pgkeep.catalog.timelines import Timelines, read_timelines
 from pgkeep.errors import Damaged, Fault
+from pgkeep.format.dump import DumpInfo
 from pgkeep.format.manifest import ManifestInfo
 from pgkeep.repo.backups import backup_ids, read_info
 from pgkeep.repo.census import Census, take_census
 from pgkeep.repo.deleting import retired_backups
+from pgkeep.repo.dumps import dump_ids, open_dump_manifest
 from pgkeep.repo.lease import SeenLease, seen_leases
 from pgkeep.repo.pins import holds, pins
 from pgkeep.repo.repository import Cluster
@@ -27,20 +29,24 @@ from pgkeep.repo.walstock import wal_stock
 from pgkeep.retention.facts import (
     ArchiveFacts,
     BackupFacts,
+    DumpFact,
     HeldWindow,
     Hold,
     Leased,
     PackGroup,
     RetentionFacts,
     Unreadable,
+    UnreadableDump,
 )
-from pgkeep.values.ids import BackupId
+from pgkeep.values.ids import BackupId, DumpId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History
 
 _UNREADABLE: Final = frozenset({"format-damaged", "format-unsupported"})
 _READERS: Final = frozenset({"restore", "sandbox", "drill"})
 """Purposes of leases whose holders replay WAL behind their backup."""
+_USERS: Final = frozenset({"backup", "load", *_READERS})
+"""Purposes whose holders need what their lease names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,36 @@ def known_backups(cluster: Cluster) -> list[KnownBackup]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class KnownDump:
+    """A dump and what its manifest says of it; `info` None when that cannot be read, because of `problem`."""
+
+    dump: DumpId
+    info: DumpInfo | None
+    problem: str = ""
+
+
+def known_dumps(cluster: Cluster) -> list[KnownDump]:
+    """Every dump, oldest first."""
+    found: list[KnownDump] = []
+    for dump in dump_ids(cluster):
+        try:
+            found.append(KnownDump(dump, open_dump_manifest(cluster, dump).info()))
+        except Fault as fault:
+            if fault.code in _UNREADABLE:
+                found.append(KnownDump(dump, None, fault.message))
+            elif fault.code != "dump-unknown":  # deleted since it was listed
+                raise
+    return found
+
+
 def gather(
-    cluster: Cluster, now: datetime, known: Iterable[KnownBackup] | None = None, *, with_packs: bool = True
-) -> RetentionFacts:
-    """The facts at `now`; `known` are the manifests, where the caller has read them already."""
+    cluster: Cluster, now: datetime, known: Iterable[KnownBackup] | None = None, *,
+    dumps: Iterable[KnownDump] | None = None, with_packs: bool = True,
+) -> RetentionFacts:  # fmt: skip
+    """The facts at `now`; `known` and `dumps` are the manifests, where the caller has read them already."""
     backups = known_backups(cluster) if known is None else list(known)
+    dumped = known_dumps(cluster) if dumps is None else list(dumps)
     leaving = retired_backups(cluster)
     archives: list[ArchiveFacts] = []
     read: list[BackupFacts] = []
@@ -86,10 +117,27 @@ def gather(
         tuple(one for one in read if one.backup not in leaving),
         tuple(sorted(unreadable, key=lambda one: one.backup)),
         tuple(_holds(cluster, now)),
-        tuple(_leases(cluster, now, [one.backup for one in backups])),
+        tuple(_leases(cluster, now, [*(one.backup for one in backups), *(one.dump for one in dumped)])),
         packs=_packs(cluster) if with_packs else (),
         leaving=tuple(one for one in read if one.backup in leaving),
+        dumps=tuple(fact for one in dumped if (fact := _dump_fact(one, leaving)) is not None),
+        unreadable_dumps=tuple(_unreadable_dumps(dumped)),
     )
+
+
+def _dump_fact(one: KnownDump, leaving: frozenset[BackupId]) -> DumpFact | None:
+    started = _moment(one.info.started) if one.info is not None else None
+    if one.info is None or started is None:
+        return None
+    return DumpFact(one.dump, one.info.name, started, one.info.stored_bytes, one.dump in leaving)
+
+
+def _unreadable_dumps(dumped: Iterable[KnownDump]) -> Iterator[UnreadableDump]:
+    for one in dumped:
+        if one.info is None:
+            yield UnreadableDump(one.dump, one.problem)
+        elif _moment(one.info.started) is None:
+            yield UnreadableDump(one.dump, f"it holds no readable time ({one.info.started!r})")
 
 
 class _Archive:
@@ -167,7 +215,7 @@ def _leases(cluster: Cluster, now: datetime, everything: Sequence[BackupId]) -> 
             continue
         if lease.info is None:
             yield Leased(tuple(everything), "a job whose lease cannot be read", lease.first, reads_wal=True)
-        elif lease.info.purpose == "backup" or lease.info.purpose in _READERS:
+        elif lease.info.purpose in _USERS:
             names = tuple(one for one in everything if one in lease.info.bases)
             yield Leased(names, _what(lease), lease.first, lease.info.purpose in _READERS)
 
@@ -188,7 +236,7 @@ def _packs(cluster: Cluster) -> tuple[PackGroup, ...] | None:
 
 
 def pack_groups(census: Census) -> tuple[PackGroup, ...]:
-    """The packs that backups need, by who needs them: one group for each set of backups that has any."""
+    """The packs that backups and dumps need, by who needs them: one group for each set of those that has any."""
     backups = list(census.uses)
     owners = np.zeros((len(census.ids), (len(backups) + 7) // 8), np.uint8)
     for number, backup in enumerate(backups):

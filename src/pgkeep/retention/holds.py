@@ -1,4 +1,4 @@
-"""Holding a backup, or every moment of a span, against the policy; releasing it; and what is held.
+"""Holding a backup or a dump, or every moment of a span, against the policy; releasing it; and what is held.
 
 1. A span is held by the newest backup that ended before it began: without it the WAL alone is worth nothing.  Which
    backup that is, and along which timeline, is written into the pin, so that later backups change nothing.
@@ -18,9 +18,9 @@ from pgkeep.catalog.continuity import reach
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.format.deletion import PinInfo, PinWindow
-from pgkeep.repo.backups import backup_ids
 from pgkeep.repo.pins import holds, pins, put_pin
 from pgkeep.repo.repository import Cluster
+from pgkeep.repo.roots import root_ids
 from pgkeep.retention.facts import BackupFacts, RetentionFacts
 from pgkeep.retention.lineages import Lineage
 from pgkeep.retention.plan import SettledSpan
@@ -29,7 +29,7 @@ from pgkeep.values.ids import BackupId
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A backup that is held; `exists` False when it is gone all the same."""
+    """A backup or a dump that is held; `exists` False when it is gone all the same."""
 
     backup: BackupId
     pin: PinInfo
@@ -37,11 +37,11 @@ class Held:
 
 
 def held(cluster: Cluster, now: datetime) -> Iterator[Held]:
-    """Everything that is held at `now`, by backup."""
-    there = set(backup_ids(cluster))
-    for backup, pin in sorted(pins(cluster).items()):
+    """Everything that is held at `now`, by backup and dump."""
+    there = {root: root for root in root_ids(cluster)}
+    for named, pin in sorted(pins(cluster).items()):
         if holds(pin, now):
-            yield Held(backup, pin, backup in there)
+            yield Held(there.get(named, named), pin, named in there)
 
 
 def base_of_span(facts: RetentionFacts, lineage: Lineage, begin: datetime, end: datetime) -> BackupFacts:
@@ -70,7 +70,7 @@ def base_of_span(facts: RetentionFacts, lineage: Lineage, begin: datetime, end: 
 
 
 def hold_backup(cluster: Cluster, backup: BackupId, note: str, by: str, clock: Clock) -> PinInfo:
-    """Hold a backup.  backup-unknown, backup-retired, the store's faults."""
+    """Hold a backup or a dump.  backup-unknown, backup-retired, the store's faults."""
     _check_known(cluster, backup)
     return _put(cluster, replace(_pin(cluster, backup, clock), why=note), by, clock)
 
@@ -111,19 +111,17 @@ def release(cluster: Cluster, backup: BackupId, by: str, clock: Clock) -> PinInf
     """End all that is held on a backup; what that was.  backup-unknown when nothing is, the store's faults."""
     pin = pins(cluster).get(backup)
     if pin is None or not holds(pin, clock.now()):
-        raise Fault(
-            "backup-unknown", f"nothing is held on the backup {backup}", hint="see what is held with: pgkeep hold"
-        )
+        raise Fault("backup-unknown", f"nothing is held on {backup}", hint="see what is held with: pgkeep hold")
     _put(cluster, replace(pin, released=True), by, clock)
     return pin
 
 
 def _check_known(cluster: Cluster, backup: BackupId) -> None:
-    if backup not in backup_ids(cluster):
+    if backup not in root_ids(cluster):
         raise Fault(
             "backup-unknown",
-            f"there is no backup {backup} of cluster {cluster.name}",
-            hint="see the backups with: pgkeep list",
+            f"there is no backup and no dump {backup} of cluster {cluster.name}",
+            hint="see what there is with: pgkeep list",
         )
 
 

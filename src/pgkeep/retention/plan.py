@@ -8,15 +8,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from itertools import groupby, islice
 
 from pgkeep.catalog.timelines import continues
 from pgkeep.repo.walstock import WalObject
+from pgkeep.retention import dumps
 from pgkeep.retention.calendar import representatives, succession
-from pgkeep.retention.facts import ArchiveFacts, BackupFacts, HeldWindow, Hold, RetentionFacts, Unreadable
+from pgkeep.retention.dumps import DumpPlan, DumpPolicies, plan_dumps
+from pgkeep.retention.facts import ArchiveFacts, BackupFacts, HeldWindow, Hold, Reason, RetentionFacts, Unreadable
 from pgkeep.retention.lineages import Lineage, lineages
 from pgkeep.retention.needs import (
     NeededWal,
@@ -31,14 +33,6 @@ from pgkeep.retention.needs import (
 from pgkeep.retention.policy import KeepPolicy, show_span
 from pgkeep.values.ids import BackupId
 from pgkeep.values.wal import Segment
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a backup stays: a permanent word for machines, a few words for people."""
-
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +84,7 @@ class GoingWal:
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """What the plan frees, in bytes of the store: packs that no remaining backup names, and WAL.
+    """What the plan frees, in bytes of the store: packs that no remaining backup or dump names, and WAL.
 
     None for packs while a manifest cannot be read: nobody knows which packs it names, so none is deleted.
     """
@@ -125,6 +119,9 @@ class RetentionPlan:
     warnings: tuple[str, ...] = ()
     spans: tuple[SettledSpan, ...] = ()
     """To be written down before anything goes."""
+    dumps: DumpPlan = field(default_factory=DumpPlan)
+    lets_go: bool = False
+    """Whether the configuration has any line keep, of backups or of dumps."""
 
     def reasons(self, backup: BackupId) -> tuple[Reason, ...]:
         """Why a backup stays; () when it goes, or is not known."""
@@ -132,16 +129,20 @@ class RetentionPlan:
 
 
 def plan_retention(
-    facts: RetentionFacts, policy: KeepPolicy | None, zone: tzinfo, now: datetime, timeline: int | None = None
-) -> RetentionPlan:
+    facts: RetentionFacts, policy: KeepPolicy | None, zone: tzinfo, now: datetime, timeline: int | None = None,
+    sets: Mapping[str, KeepPolicy] | None = None,
+) -> RetentionPlan:  # fmt: skip
     """The plan.  `zone` is that of the policy's days; `timeline` says which of several live branches is the cluster's.
 
-    Fault `usage` when several branches live and nobody said which.
+    `sets` are the policies of sets of dumps that have one of their own.  Fault `usage` when several branches live and
+    nobody said which.
     """
+    policies = DumpPolicies(policy, sets or {})
+    dumped = plan_dumps(facts, policies, zone)
     facts = replace(facts, backups=tuple(sorted(facts.backups, key=lambda one: one.backup)))
     anchor = anchor_of(facts, now)
     if policy is None:
-        return _keep_everything(facts, anchor)
+        return replace(_keep_everything(facts, anchor, dumped), lets_go=policies.any)
     found = lineages(facts, anchor, timeline)
     reasons = _Reasons(facts)
     for backup, reason in _all_reasons(facts, policy, found, zone):
@@ -163,9 +164,11 @@ def plan_retention(
         tuple(window for _, window, _ in shown),
         needed,
         wal,
-        _freed(facts, goes, wal),
+        _freed(facts, goes, dumped, wal),
         tuple(_warnings(facts)),
         tuple(_settled(facts, found)),
+        dumped,
+        lets_go=True,
     )
 
 
@@ -188,13 +191,14 @@ def anchor_of(facts: RetentionFacts, now: datetime) -> datetime:
     return min(now, max(archived, default=now))
 
 
-def _keep_everything(facts: RetentionFacts, anchor: datetime) -> RetentionPlan:
+def _keep_everything(facts: RetentionFacts, anchor: datetime, dumped: DumpPlan) -> RetentionPlan:
     reason = Reason("no-policy", "the configuration has no line keep, so nothing is ever deleted")
     reasons = _Reasons(facts)
     for backup in facts.backups:
         reasons.add(backup.backup, reason)
     return RetentionPlan(
-        None, anchor, tuple(reasons.stays()), (), (), (), (), Freed(0, 0, 0, 0), tuple(_warnings(facts))
+        None, anchor, tuple(reasons.stays()), (), (), (), (), _freed(facts, (), dumped, ()), tuple(_warnings(facts)),
+        dumps=dumped,
     )  # fmt: skip
 
 
@@ -369,8 +373,8 @@ def _going_wal(archive: ArchiveFacts, needed: Iterable[NeededWal]) -> Iterator[G
         yield GoingWal(archive.system_id, first.timeline, first.number, last.number, archive.segment_size, objects)
 
 
-def _freed(facts: RetentionFacts, goes: Sequence[Going], wal: Sequence[GoingWal]) -> Freed:
-    gone = frozenset(one.backup for one in goes)
+def _freed(facts: RetentionFacts, goes: Sequence[Going], dumped: DumpPlan, wal: Sequence[GoingWal]) -> Freed:
+    gone = frozenset({*(one.backup for one in goes), *(one.dump for one in dumped.goes)})
     free = None if facts.packs is None else [group for group in facts.packs if group.owners <= gone]
     return Freed(
         None if free is None else sum(group.packs for group in free),
@@ -389,7 +393,9 @@ def _note(backup: BackupFacts, facts: RetentionFacts) -> str:
 def _warnings(facts: RetentionFacts) -> Iterator[str]:
     for one in facts.unreadable:
         yield f"{one.backup} cannot be read and stays, with the WAL around it: {one.problem}"
+    yield from dumps.warnings(facts)
     known = {one.backup for one in facts.backups} | {one.backup for one in facts.unreadable}
+    known |= {one.dump for one in facts.dumps} | {one.dump for one in facts.unreadable_dumps}
     for hold in facts.holds:
         if hold.backup not in known:
             yield f"the backup {hold.backup} is held ({hold.note}), and there is no such backup"

@@ -39,10 +39,13 @@ class KeepPolicy:
 
     def describe(self) -> str:
         """'7 daily, 4 weekly, last 3, WAL of 7 days'."""
-        parts = [f"{count} {period}" for period, count in self.counts.items() if count]
-        parts += [f"last {self.last}"] if self.last else []
         wal = "all WAL from the oldest of them on" if self.wal is None else f"WAL of {show_span(self.wal)}"
-        return ", ".join([*parts, wal])
+        return f"{self.describe_counts()}, {wal}"
+
+    def describe_counts(self) -> str:
+        """'7 daily, 4 weekly, last 3': what it says of dumps."""
+        parts = [f"{count} {period}" for period, count in self.counts.items() if count]
+        return ", ".join([*parts, *([f"last {self.last}"] if self.last else [])])
 
 
 def show_span(span: timedelta) -> str:

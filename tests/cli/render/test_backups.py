@@ -17,7 +17,7 @@ from pgkeep.catalog.continuity import Gap
 from pgkeep.cli.render.backups import backups_json, backups_text, show_count
 from pgkeep.cli.render.times import show_age, show_time
 from pgkeep.format.manifest import ManifestInfo
-from pgkeep.retention.plan import Reason
+from pgkeep.retention.facts import Reason
 from pgkeep.values.ids import BackupId
 from pgkeep.values.lsn import Lsn
 

@@ -120,7 +120,7 @@ def test_a_result_says_when_the_rest_goes() -> None:
     later = show_time(datetime(2026, 5, 11, 3, 11, tzinfo=UTC))[:16]
     assert shown == [
         "deleted    1 backup, 192 WAL segments of 188 kB",
-        "deleted    3 packs of 5 MB that no backup needs, condemned before",
+        "deleted    3 packs of 5 MB that nothing needs, condemned before",
         "repacked   6 MB that are still needed of 4 packs under half full; these packs are deleted later",
         f"condemned  71 packs of 1 GB: deleted by a prune after {later} (in 1 h 10 min)",
     ]
@@ -141,4 +141,4 @@ def test_a_result_says_what_was_not_done() -> None:
     ]
     assert result_json(result)["sweep"] is None
     nothing = PruneResult((), (), (), 0, 0, swept(owned=Swept(2, 100)))
-    assert text(result_text(nothing, now), 120)[1] == "left alone  2 packs of 100 B that a backup which runs may need"
+    assert text(result_text(nothing, now), 120)[1] == "left alone  2 packs of 100 B that a job which runs may need"

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pgkeep.app.listing import ListedBackup, ListReport
 from pgkeep.catalog.backups import BackupRow, Window
+from pgkeep.cli.render import dumps
 from pgkeep.cli.render.tables import lines, plural, table
 from pgkeep.cli.render.times import json_time, show_age, show_time
 from pgkeep.format.manifest import ManifestInfo
@@ -32,6 +33,7 @@ def backups_json(report: ListReport) -> dict[str, Any]:
         "policy": report.has_policy,
         "problem": report.problem or None,
         "backups": [_row_json(one) for one in report.backups],
+        "dumps": [dumps.listed_json(one) for one in report.dumps],
     }
 
 
@@ -90,7 +92,22 @@ def _window_json(window: Window, size: int) -> dict[str, Any]:
 
 
 def backups_text(report: ListReport, now: datetime, width: int = WIDE) -> RenderableType:
-    """Every backup, oldest first, `width` columns wide at most, and under it what needs an explanation."""
+    """Every backup, oldest first, `width` columns wide at most, and under it what needs an explanation; then dumps."""
+    shown = _backups_text(report, now, width)
+    if not report.dumps:
+        return shown
+    listed = dumps.listed_text(report.dumps, now, wide=width >= MEDIUM)
+    return Group(shown, Text(), listed, *_dump_remarks(report))
+
+
+def _dump_remarks(report: ListReport) -> list[Text]:
+    total = plural(len(report.dumps), "dump")
+    if going := sum(one.goes for one in report.dumps):
+        total += f"; {going} would go with: pgkeep prune"
+    return [Text(), *dumps.remarks(report.dumps), Text(total)]
+
+
+def _backups_text(report: ListReport, now: datetime, width: int) -> RenderableType:
     rows = report.backups
     if not rows:
         return Text(f"no backup of cluster {report.cluster} yet; make one with: pgkeep backup")

@@ -39,13 +39,13 @@ def held_text(found: Sequence[Held], cluster: str) -> RenderableType:
     if not found:
         return Text(f"nothing of {cluster} is held")
     rows = [(one.backup, what, one.pin.by, note) for one in found for what, note in _things(one)]
-    return table(("BACKUP", "HELD", "BY", "WHY"), rows)
+    return table(("WHAT", "HELD", "BY", "WHY"), rows)
 
 
 def _things(one: Held) -> list[tuple[str | Text, str]]:
     if not one.exists:
-        return [(Text("the backup is gone", "bold red"), one.pin.why)]
-    until = f"until {_moment(one.pin.until)}" if one.pin.until else "the backup"
+        return [(Text(f"the {one.backup.noun} is gone", "bold red"), one.pin.why)]
+    until = f"until {_moment(one.pin.until)}" if one.pin.until else f"the {one.backup.noun}"
     things: list[tuple[str | Text, str]] = [(until, one.pin.why)] if one.pin.why or not one.pin.windows else []
     return [*things, *((_span(window.begin, window.end), window.why) for window in one.pin.windows)]
 
@@ -55,7 +55,7 @@ def pinned_text(pin: PinInfo, *, dry_run: bool) -> RenderableType:
     would = "would be held" if dry_run else "is held"
     window = pin.windows[-1] if pin.windows else None
     if window is None:
-        return Text.assemble("the backup ", (pin.backup, "bold"), f" {would}")
+        return Text.assemble((pin.backup, "bold"), f" {would}")
     lines = Text.assemble(
         "every moment ", (_span(window.begin, window.end), "bold"), f" {would}, from the backup {pin.backup} on"
     )

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from pgkeep.cli.render import dumps
 from pgkeep.cli.render.tables import Cell, facts, plural, table
 from pgkeep.cli.render.times import json_time, show_time
 from pgkeep.repo.sweep import SweepResult, Swept
@@ -36,6 +37,7 @@ def plan_json(plan: RetentionPlan, zone: str) -> dict[str, Any]:
         "stays": [_staying_json(one) for one in plan.stays],
         "goes": [{"backup": one.backup, "started": json_time(one.facts.started), "note": one.note or None}
                  for one in plan.goes],
+        "dumps": dumps.plan_json(plan.dumps),
         "windows": [_window_json(one) for one in plan.windows],
         "wal": [_wal_json(one) for one in plan.wal_goes],
         "frees": _freed_json(plan.freed),
@@ -79,6 +81,7 @@ def result_json(result: PruneResult) -> dict[str, Any]:
     """docs/json.md, prune."""
     return {
         "deleted": list(result.backups),
+        "deleted_dumps": list(result.dumps),
         "in_use": list(result.in_use),
         "held": list(result.held),
         "segments": result.segments,
@@ -96,29 +99,37 @@ def _sweep_json(sweep: SweepResult) -> dict[str, Any]:
 
 def plan_text(plan: RetentionPlan, cluster: str, zone: str, width: int) -> RenderableType:
     """What stays and why, what goes, and what that frees."""
-    if plan.policy is None:
+    if not plan.lets_go:
         text = Text(f"nothing of {cluster} is ever deleted: the configuration has no line keep for it")
         return Group(text, _hint('keep = { daily = 7, weekly = 4, monthly = 12, wal = "7d" }'))
-    keeps = f" keeps {plan.policy.describe()}; days are those of {zone}"
-    parts: list[RenderableType] = [Text.assemble("cluster ", (cluster, "bold"), keeps), Text()]
-    if plan.stays:
+    keeps = f" keeps {plan.policy.describe()}" if plan.policy is not None else " keeps every backup, and all WAL"
+    parts: list[RenderableType] = [
+        Text.assemble("cluster ", (cluster, "bold"), f"{keeps}; days are those of {zone}"), Text()
+    ]  # fmt: skip
+    if plan.stays and plan.policy is not None:
         parts += [_stays(plan.stays, width), Text()]
+    if plan.dumps.stays:
+        parts += [dumps.stays_text(plan.dumps.stays), Text()]
     if plan.goes:
         parts += [Text(f"No rule keeps {plural(len(plan.goes), 'backup')}:"), _goes(plan.goes, width), Text()]
+    if plan.dumps.goes:
+        parts += [*dumps.goes_text(plan.dumps.goes), Text()]
     parts += [facts([*_windows(plan), *_wal(plan), *_frees(plan)])]
     return Group(*parts, *(_warning(text) for text in plan.warnings))
 
 
 def nothing_goes(plan: RetentionPlan) -> bool:
     """True when there is nothing to ask about."""
-    return not plan.goes and not plan.wal_goes
+    return not plan.goes and not plan.wal_goes and not plan.dumps.goes
 
 
 def question(plan: RetentionPlan) -> str:
     """What is asked before anything is deleted."""
     parts = [plural(len(plan.goes), "backup")] if plan.goes else []
+    parts += [plural(len(plan.dumps.goes), "dump")] if plan.dumps.goes else []
     parts += [plural(plan.freed.segments, "WAL segment")] if plan.wal_goes else []
-    return f"delete {' and '.join(parts)}?"
+    *first, last = parts
+    return f"delete {', '.join(first)} and {last}?" if first else f"delete {last}?"
 
 
 def _stays(stays: Sequence[Staying], width: int) -> RenderableType:
@@ -149,7 +160,6 @@ def _started(moment: datetime | None) -> str:
 
 
 def _windows(plan: RetentionPlan) -> Iterator[tuple[str, Cell]]:
-    assert plan.policy is not None
     for window in plan.windows:
         on = f" on timeline {window.timeline}" if len(plan.windows) > 1 else ""
         if window.base is None:
@@ -157,7 +167,7 @@ def _windows(plan: RetentionPlan) -> Iterator[tuple[str, Cell]]:
         elif window.start is None:
             yield "WAL stays", f"from {window.first_segment}{on} on, where the oldest kept backup begins"
         else:
-            span = show_span(plan.policy.wal) if plan.policy.wal is not None else ""
+            span = show_span(plan.policy.wal) if plan.policy is not None and plan.policy.wal is not None else ""
             whole = "" if window.is_filled else f", and is not {span} long yet"
             yield "WAL window", f"from {show_time(window.start)}{on}{whole}: its WAL begins with {window.first_segment}"
 
@@ -178,7 +188,8 @@ def _wal(plan: RetentionPlan) -> Iterator[tuple[str, Cell]]:
 def _frees(plan: RetentionPlan) -> Iterator[tuple[str, Cell]]:
     freed = plan.freed
     if nothing_goes(plan):
-        yield "frees", "nothing: every backup and all WAL is needed"
+        needed = "every backup, every dump" if plan.dumps.stays else "every backup"
+        yield "frees", f"nothing: {needed} and all WAL is needed"
         return
     wal = f"WAL of {show_size(freed.wal_bytes)}"
     if freed.packs is None or freed.pack_bytes is None:
@@ -200,15 +211,17 @@ def result_text(result: PruneResult, now: datetime) -> RenderableType:
 
 
 def _deleted(result: PruneResult) -> str:
-    if not result.backups and not result.segments:
+    if not result.backups and not result.segments and not result.dumps:
         return "no backup and no WAL"
     backups = plural(len(result.backups), "backup")
+    if result.dumps:
+        backups += f", {plural(len(result.dumps), 'dump')}"
     return f"{backups}, {plural(result.segments, 'WAL segment')} of {show_size(result.wal_bytes)}"
 
 
 def _sweep_rows(sweep: SweepResult, now: datetime) -> Iterator[tuple[str, Cell]]:
     if sweep.deleted.packs:
-        yield "deleted", f"{_packs(sweep.deleted)} that no backup needs, condemned before"
+        yield "deleted", f"{_packs(sweep.deleted)} that nothing needs, condemned before"
     if sweep.repacked.packs:
         moved = f"{show_size(sweep.repacked.bytes)} that are still needed of {plural(sweep.repacked.packs, 'pack')}"
         yield "repacked", f"{moved} under half full; these packs are deleted later"
@@ -218,7 +231,7 @@ def _sweep_rows(sweep: SweepResult, now: datetime) -> Iterator[tuple[str, Cell]]
         wait = f"in {show_duration(sweep.ready_in)}" if sweep.ready_in else "by the next prune"
         yield "condemned", f"{_packs(sweep.waiting)}: deleted by a prune after {when} ({wait})"
     if sweep.owned.packs:
-        yield "left alone", f"{_packs(sweep.owned)} that a backup which runs may need"
+        yield "left alone", f"{_packs(sweep.owned)} that a job which runs may need"
 
 
 def _packs(swept: Swept) -> str:
