@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgkeep.cli import completing
+from pgkeep.cli.duedumps import make_due, refuse_beside_due
 from pgkeep.cli.session import Session
 from pgkeep.cli.types import PROCESSES
 from pgkeep.cli.verb import Verb, epilog
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
             "pgkeep dump shop --to /srv/shop.dump --format custom",
             'pgkeep dump shop --table "sales.*" --exclude-table sales.log --name sales',
             "pgkeep dump --all --dry-run          show the plan, dump nothing",
+            "pgkeep dump --due --quiet            as cron runs it: what the configuration's schedules say",
         ],
-        [0, 1, 2, 10, 20, 130],
+        [0, 1, 2, 10, 11, 20, 130],
     ),
 )
 @click.argument("database", required=False)
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--inserts", is_flag=True, help="INSERT statements: large, and slow to load; for other systems.")
 @click.option("--scratch", metavar="DIR", help="Where directory format passes through; memory otherwise.")
 @click.option("--pg-version", type=click.IntRange(14, 18), metavar="N", help="Use pg_dump of this major version.")
+@click.option("--due", is_flag=True, help="Make those dumps of the configuration that are due now, and nothing else.")
 @click.option("--label", default="", metavar="TEXT", help="A word of your own, shown by list.")
 @click.pass_obj
 def command(session: Session, /, **given: Any) -> int:
@@ -63,6 +66,9 @@ def command(session: Session, /, **given: Any) -> int:
 
     Without DATABASE, the one set of dumps of the configuration is taken.
     """
+    if given.pop("due"):
+        refuse_beside_due(given)
+        return make_due(session)
     from pgkeep.app.dump import DumpTarget, dump, prepare_dump
     from pgkeep.app.dumpwords import request_for
     from pgkeep.app.place import open_place

@@ -66,7 +66,8 @@ def test_a_narrow_terminal(report: ListReport) -> None:
 
 def test_json(report: ListReport) -> None:
     first, second, third = json.loads(json.dumps(backups_json(report)))["dumps"]
-    assert first["info"]["databases"] == ["shop"]
+    assert first["info"]["database_names"] == ["shop"]
+    assert (first["info"]["databases"], first["info"]["members"]) == (1, 5)
     assert first["info"]["options"] == ["--schema=public"]
     assert first["info"]["system_id"] == str(report.dumps[0].row.info.system_id)  # type: ignore[union-attr]
     assert first["kept"] == [{"kind": "newest", "text": "newest of shop"}]

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pgkeep.app.dump import DumpResult
+from pgkeep.cli.render.dumps import info_json
 from pgkeep.cli.render.tables import Cell, facts, plural
 from pgkeep.events import Warned
-from pgkeep.format.dump import DumpInfo
 from pgkeep.logical.commands import content_options
 from pgkeep.logical.plan import DumpPlan
 from pgkeep.values.quantity import show_duration, show_size
@@ -118,30 +118,6 @@ def _way(plan: DumpPlan) -> str:
 def _warning(warning: Warned) -> Text:
     said = Text.assemble(("warning: ", "bold yellow"), warning.text)
     return said.append(f"\nhint: {warning.hint}") if warning.hint else said
-
-
-def info_json(info: DumpInfo) -> dict[str, Any]:
-    """docs/json.md, what a dump says of itself."""
-    return {
-        "name": info.name,
-        "label": info.label,
-        "started": info.started,
-        "stopped": info.stopped,
-        "host": info.host,
-        "system_id": str(info.system_id),
-        "server_version": info.server_version,
-        "tool_version": info.tool_version,
-        "format": info.format,
-        "compression": info.compression,
-        "every_database": info.every_database,
-        "whole": info.whole,
-        "role_passwords": info.role_passwords,
-        "databases": info.databases,
-        "source_bytes": info.source_bytes,
-        "logical_bytes": info.logical_bytes,
-        "stored_bytes": info.stored_bytes,
-        "members": info.members,
-    }
 
 
 def result_json(result: DumpResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Logical dumps, in the answers of `list` and `prune`."""
+"""Logical dumps, in the answers of `dump`, `list` and `prune`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NARROW = ("DUMP", "AGE", "SET", "NEW", "WHY")
 """What a narrow terminal shows."""
 
 
-def dump_info_json(info: DumpInfo, dumped: Dumped) -> dict[str, Any]:
-    """What a manifest says of its dump; sizes in bytes."""
+def info_json(info: DumpInfo) -> dict[str, Any]:
+    """docs/json.md, what a dump says of itself."""
     return {
         "name": info.name,
         "label": info.label,
@@ -33,18 +33,27 @@ def dump_info_json(info: DumpInfo, dumped: Dumped) -> dict[str, Any]:
         "host": info.host,
         "system_id": str(info.system_id),
         "server_version": info.server_version,
-        "databases": [one.name.decode("utf-8", "backslashreplace") for one in dumped.databases],
-        "every_database": info.every_database,
-        "whole": info.whole,
+        "tool_version": info.tool_version,
         "format": info.format,
         "compression": info.compression,
-        "options": list(dumped.options),
-        "tool": dumped.tool,
+        "every_database": info.every_database,
+        "whole": info.whole,
         "role_passwords": info.role_passwords,
+        "databases": info.databases,
         "source_bytes": info.source_bytes,
         "logical_bytes": info.logical_bytes,
         "stored_bytes": info.stored_bytes,
         "members": info.members,
+    }
+
+
+def _content_json(info: DumpInfo, dumped: Dumped) -> dict[str, Any]:
+    """As `info_json`, and what only the inner part of a manifest says."""
+    return {
+        **info_json(info),
+        "database_names": [one.name.decode("utf-8", "backslashreplace") for one in dumped.databases],
+        "options": list(dumped.options),
+        "tool": dumped.tool,
     }
 
 
@@ -54,7 +63,7 @@ def listed_json(one: ListedDump) -> dict[str, Any]:
     return {
         "dump": row.dump,
         "damage": row.damage or None,
-        "info": dump_info_json(row.info, row.dumped) if row.info is not None and row.dumped is not None else None,
+        "info": _content_json(row.info, row.dumped) if row.info is not None and row.dumped is not None else None,
         "frees_bytes": one.frees,
         "kept": _reasons_json(one.reasons),
         "goes": one.goes,
