@@ -27,6 +27,7 @@ KNOWN = {
     "mount-namespace": "to make a private mount namespace",
     "second-filesystem": "a second file system to write to",
     "full-disk": "a file system that can be filled",
+    "lz4": "the program lz4",
     "icu": "PostgreSQL built with ICU",
 }
 _REASON = re.compile(r"needs ([a-z0-9-]+) \([^)]*\): (.*)", re.DOTALL)

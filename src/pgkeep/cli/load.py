@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     epilog=epilog(
         [
             "pgkeep load latest --into shop_copy --jobs 4",
-            'pgkeep load latest --name shop --to "host=localhost" --into shop --globals',
+            'pgkeep load latest --name shop --server "host=localhost" --into shop --globals',
             "pgkeep load customer-prod.dump --into customer --no-owner --no-acl",
             "pgkeep load old.sql.gz --into old",
             "pgkeep load latest --into shop --table shop.orders --clean       one table, replaced",
@@ -39,13 +39,15 @@ if TYPE_CHECKING:
 )
 @click.argument("source", shell_complete=completing.files)
 @click.option("--into", "into", metavar="DATABASE", required=True, help="The database; made when it does not exist.")
-@click.option("--to", "to", metavar="CONNINFO", help="The server; the configuration's otherwise, or libpq's own.")
+@click.option("--server", metavar="CONNINFO", help="The server; the configuration's otherwise, or libpq's own.")
 @click.option("--name", "set_name", metavar="SET", help="With SOURCE latest: of this set of dumps.")
 @click.option("--database", metavar="NAME", help="Of a dump of several databases: this one.")
-@click.option("--table", "tables", multiple=True, metavar="PATTERN", help="Only this table, with all that is its own.")
-@click.option("--schema", "schemas", multiple=True, metavar="PATTERN", help="Only what is in this schema.")
-@click.option("--exclude-table", "exclude_tables", multiple=True, metavar="PATTERN", help="Not this table.")
-@click.option("--exclude-schema", "exclude_schemas", multiple=True, metavar="PATTERN", help="Not this schema.")
+@click.option(
+    "-t", "--table", "tables", multiple=True, metavar="PATTERN", help="Only this table, with what is its own."
+)
+@click.option("-n", "--schema", "schemas", multiple=True, metavar="PATTERN", help="Only what is in this schema.")
+@click.option("-T", "--exclude-table", "exclude_tables", multiple=True, metavar="PATTERN", help="Not this table.")
+@click.option("-N", "--exclude-schema", "exclude_schemas", multiple=True, metavar="PATTERN", help="Not this schema.")
 @click.option("--schema-only", is_flag=True, help="No rows.")
 @click.option("--data-only", is_flag=True, help="Only rows, into tables that exist.")
 @click.option("--clean", is_flag=True, help="Drop what the dump makes before it is made.")
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
 )
 @click.option("--disable-triggers", is_flag=True, help="With --data-only: no triggers, no foreign keys meanwhile.")
 @click.option("--encoding", metavar="NAME", default="", help="Of a new database; the dump's otherwise.")
-@click.option("--jobs", type=PROCESSES, metavar="N", help="Connections; one a core into a new database, else one.")
+@click.option("--jobs", "-j", type=PROCESSES, metavar="N", help="Connections; one a core into a new database.")
 @click.option("--keep", is_flag=True, help="Keep a new database that could not be filled.")
 @click.option("--scratch", metavar="DIR", default="", help="Where a dump is laid out; the machine's memory otherwise.")
 @click.option("--bindir", metavar="DIR", help="Where pg_restore and psql are, if not in a usual place.")
@@ -156,5 +158,5 @@ def _server(session: Session, given: Mapping[str, Any]) -> tuple[str, Path | Non
     except Fault as fault:
         if fault.code != "config-missing" or session.options.config:
             raise
-        return given["to"] or "", bindir
-    return given["to"] or configured.connection, bindir or (Path(configured.bindir) if configured.bindir else None)
+        return given["server"] or "", bindir
+    return given["server"] or configured.connection, bindir or (Path(configured.bindir) if configured.bindir else None)

@@ -197,11 +197,8 @@ class _Job:
             return []
         found: list[str] = []
         for entry in toc.entries:
-            if (
-                entry.desc == "DATABASE"
-                and entry.owner in plan.server.roles
-                and not (chosen.no_owner or plan.request.role)
-            ):
+            is_owned = entry.desc == "DATABASE" and entry.owner in self._roles()
+            if is_owned and not (chosen.no_owner or plan.request.role):
                 found.append(f"ALTER DATABASE {quoted_name(passing)} OWNER TO {quoted_name(entry.owner)}")
             is_acl = entry.desc == "ACL"
             if entry.desc == "DATABASE PROPERTIES" or (is_about_database(entry) and not (is_acl and chosen.no_acl)):

@@ -26,6 +26,7 @@ from pgkeep.pg.target import NewDatabase, Present, TargetServer, shown_object, s
 from pgkeep.pg.tools import ToolChoice
 
 _SHOWN: Final = 5
+_PUBLIC_CLOSED: Final = 15
 _PUBLIC: Final = frozenset({"PUBLIC", "CURRENT_USER", "SESSION_USER", "CURRENT_ROLE"})
 _RELATIONS: Final = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 _FUNCTIONS: Final = frozenset({"FUNCTION", "PROCEDURE", "AGGREGATE"})
@@ -436,6 +437,9 @@ def _warnings(
             " version knows ends the load"
         )
         found.append(Notice("older-server", text))
+    if new is not None and source.toc is not None and source.server_major >= _PUBLIC_CLOSED > server.major:
+        text = "before PostgreSQL 15 everybody may create objects in the schema public: the new database allows it"
+        found.append(Notice("public-schema", text, "REVOKE CREATE ON SCHEMA public FROM PUBLIC after the load"))
     encoding = encoding_of(source)
     if encoding and present.encoding and encoding != present.encoding:
         text = f"the dump is in {encoding}, the database in {present.encoding}: characters that it lacks end the load"

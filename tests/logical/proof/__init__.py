@@ -53,7 +53,7 @@ class Picture:
 
 def make(cluster: Cluster, dbname: str = "proof", *more: str) -> None:
     """The roles and the database, filled by psql; `more` are further scripts."""
-    if not cluster.sql("SELECT FROM pg_roles WHERE rolname = 'proof_owner'"):
+    if not cluster.sql("SELECT 1 FROM pg_roles WHERE rolname = 'proof_owner'"):
         psql(cluster, "postgres", (HERE / "roles.sql").read_text())
     cluster.run("createdb", "-T", "template0", dbname)
     for script in ("common.sql", *more):
@@ -111,7 +111,7 @@ def picture(cluster: Cluster, dbname: str, programs: Programs) -> Picture:
 def differences(one: Picture, other: Picture) -> list[str]:
     """Lines of the schema that differ ('-...', '+...'), and what else does."""
     diff = difflib.unified_diff(one.schema.splitlines(), other.schema.splitlines(), n=0, lineterm="")
-    found = [line for line in diff if not line.startswith(("---", "+++", "@@"))]
+    found = [line for line in diff if not line.startswith(("---", "+++", "@@", "+--")) and line not in {"-", "+"}]
     for name in ("rows", "blobs", "sequences", "database"):
         mine, yours = getattr(one, name), getattr(other, name)
         if mine != yours:
