@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pgkeep.pg.page import BLCKSZ
 from tests.backup.ground import Ground, quiet
 from tests.clusters import Cluster
 from tests.keeping import Kept, keep
@@ -24,8 +25,13 @@ def kept(cluster: Callable[..., Cluster], server_tmp: Path, pgkeep_program: tupl
 
 
 @pytest.fixture
-def own(kept: Callable[..., Kept], pg_major: int) -> Callable[..., Ground]:
-    """Makes a quiet server of the test's own: `own(checksums=False, wal_log_hints="on")`."""
+def own(kept: Callable[..., Kept], pg_major: int, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ground]:
+    """Makes a quiet server of the test's own: `own(checksums=False, wal_log_hints="on")`.
+
+    Its relations are small; those over 64 pages are shared out among the workers all the same, as large ones are.
+    """
+    monkeypatch.setattr("pgkeep.backup.tasks.RUN_SIZE", 64 * BLCKSZ)
+    monkeypatch.setattr("pgkeep.backup.tasks.HOT", 16 * BLCKSZ)
 
     def make(**options: Any) -> Ground:
         made = kept(**quiet(pg_major) | {"wal_segsize": 1} | options)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgkeep.backup.assemble import EntryMaker, bad_pages
 from pgkeep.backup.copied import Copied, PackTable
-from pgkeep.backup.report import Report
-from pgkeep.format.extents import decode_extents
+from pgkeep.backup.report import Report, Settled
+from pgkeep.format.extents import ExtentMap, decode_extents
 from pgkeep.format.manifest import Place, Unit
 from pgkeep.pg.entry import Entry, EntryType
 from pgkeep.pg.page import BLCKSZ
@@ -119,3 +120,41 @@ def test_a_page_is_bad_unless_the_backups_wal_replaces_it() -> None:
     assert [(bad.path, bad.blocks) for bad in found] == [(b"base/5/16384", [1, 2, 5]), (b"base/5/16385", [1])]
     layout.copied.vanished.add(1)
     assert [bad.path for bad in bad_pages(layout.found, layout.copied, 300)] == [b"base/5/16384"]
+
+
+def _shared(kept: list[int]) -> tuple[Copied, Settled]:
+    """A file of four runs, each read by a worker of its own; `kept` are those that found nothing changed."""
+    base = Settled(Place.MAP, _pack(7), 5, 99, bytes(range(16)))
+    copied = Copied(PackTable())
+    for number in (2, 0, 3, 1):
+        report = Report()
+        count, pack = np.array([1, 3], np.uint32), np.array([0, 1], np.uint32)
+        ordinal = np.array([100 * number, 200 * number], np.int64)
+        report.place_part(0, number * RUN, ExtentMap((_pack(1), _pack(number)), count, pack, ordinal), BLCKSZ)
+        if number in kept:
+            report.keep(0, base, RUN, 4 * RUN)
+        copied.add(report.done())
+    return copied, base
+
+
+@pytest.mark.parametrize("kept", [[], [1], [0, 1, 3], [0, 1, 2, 3]])
+def test_a_file_that_workers_shared_is_the_base_s_where_all_of_it_is(kept: list[int]) -> None:
+    copied, base = _shared(kept)
+    whole = len(kept) == 4
+    assert copied.settled(0) == (base if whole else None)
+    assert list(copied.kept()) == ([base] if whole else [])
+    written: list[bytes] = []
+
+    def write(_path: bytes, data: bytes) -> tuple[ObjectId, int]:
+        written.append(data)
+        return MAPS, 0
+
+    found = Entry("base/5/16384", EntryType.FILE, 0o600, 4 * RUN, Fork.MAIN)
+    [entry] = EntryMaker(copied, write, lambda _: bytes(16)).entries([found])
+    if whole:
+        assert (entry.at, entry.length, entry.hash, written) == (5, 99, base.hash, [])
+        return
+    extents = decode_extents(written[0], "x")
+    runs = zip(extents.count.tolist(), (extents.packs[i] for i in extents.pack), extents.ordinal.tolist(), strict=True)
+    expected = [run for n in range(4) for run in ((1, _pack(1), 100 * n), (3, _pack(n), 200 * n))]
+    assert list(runs) == expected

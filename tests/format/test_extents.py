@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgkeep.errors import Damaged
-from pgkeep.format.extents import HOLE, ExtentMap, decode_extents, encode_extents, merge_adjacent
+from pgkeep.format.extents import HOLE, ExtentMap, decode_extents, encode_extents, merge_adjacent, part_of
 from pgkeep.format.limits import MAX_ORDINAL
 from pgkeep.values.ids import ObjectId
 
@@ -55,6 +56,24 @@ def test_maps_come_back_merged(wanted: list[Run]) -> None:
     assert decoded.total() == extents.total() == sum(count for _, _, count in wanted)
     assert list(decoded.starts()) == [sum(map(int, decoded.count[:i])) for i in range(len(decoded.count))]
     assert encode_extents(decoded) == encoded
+
+
+@given(runs, st.data())
+def test_parts_joined_are_the_whole(wanted: list[Run], data: st.DataObject) -> None:
+    extents = make(wanted)
+    total = extents.total()
+    cuts = sorted({0, total, *data.draw(st.lists(st.integers(0, total), max_size=5))})
+    parts = [part_of(extents, first, end - first) for first, end in itertools.pairwise(cuts)]
+    assert [part.total() for part in parts] == [end - first for first, end in itertools.pairwise(cuts)]
+    joined = ExtentMap(
+        PACKS,
+        np.concatenate([part.count for part in parts] or [extents.count]),
+        np.concatenate([part.pack for part in parts] or [extents.pack]),
+        np.concatenate([part.ordinal for part in parts] or [extents.ordinal]),
+    )
+    assert meaning(joined) == meaning(extents)
+    assert part_of(extents, total, 10).total() == 0
+    assert part_of(extents, max(total - 3, 0), 10).total() == min(total, 3)
 
 
 @given(runs, st.permutations(range(4)), st.data())

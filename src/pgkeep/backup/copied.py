@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from pgkeep.backup.report import DOUBTFUL, PLACED, SETTLED, Reported, Rows, Settled
+from pgkeep.backup.report import DOUBTFUL, PLACED, SETTLED, KeptPart, Reported, Rows, Settled
 from pgkeep.format.footer import I64, U32
 from pgkeep.format.manifest import PackRef, Place, live_bitmap
 from pgkeep.repo.packtables import joined
@@ -91,6 +91,7 @@ class Copied:
         self._added = bytearray()
         self._doubtful = bytearray()
         self._settled = bytearray()
+        self._kept: dict[int, KeptPart] = {}
         self._by_file: tuple[npt.NDArray[np.uint32], Rows] | None = None
         self.pages = 0
         """Pages that were stored, not taken over."""
@@ -106,6 +107,9 @@ class Copied:
         settled["pack"] = index[settled["pack"]]
         self._settled += settled.tobytes()
         self.pages += reported.pages
+        for part in reported.kept:
+            known = self._kept.get(part.file)
+            self._kept[part.file] = replace(part, length=part.length + known.length) if known else part
         self._doubtful += reported.doubtful.tobytes()
         self.vanished.update(reported.vanished)
 
@@ -116,8 +120,15 @@ class Copied:
             return stretches.part(0, 0)
         return stretches.part(int(self._ends[file - 1]) if file else 0, int(self._ends[file]))
 
+    def kept(self) -> Iterator[Settled]:
+        """Where those files lie in the base that were read in parts, each of which is what it is there."""
+        return (part.settled for part in self._kept.values() if part.length == part.whole)
+
     def settled(self, file: int) -> Settled | None:
-        """Where a file lies that was reported as a whole."""
+        """Where a file lies that was reported as a whole, or of which the base has every part."""
+        part = self._kept.get(file)
+        if part is not None and part.length == part.whole:
+            return part.settled
         files, rows = self._by_file or self._sort_settled()
         at = int(np.searchsorted(files, file))
         if at == len(files) or files[at] != file:

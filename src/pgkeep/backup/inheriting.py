@@ -14,16 +14,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from pgkeep.backup.report import Settled
-from pgkeep.backup.tasks import BaseFile, FileRun, How
+from pgkeep.backup.tasks import CUT_AT, BaseFile, FileRun, How
 from pgkeep.backup.units import Units
 from pgkeep.errors import Damaged, Fault
-from pgkeep.format.extents import HOLE, ExtentMap, encode_extents, merge_adjacent
+from pgkeep.format.extents import HOLE, ExtentMap, encode_extents, merge_adjacent, part_of
 from pgkeep.format.footer import I64, U64
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.manifest import Place
@@ -38,7 +38,7 @@ from pgkeep.values.lsn import Lsn
 
 SAMPLE: Final = 0.01
 """Share of the pages that WAL summaries call unchanged whose LSN is compared all the same."""
-CLUSTER: Final = 16
+CLUSTER: Final = CUT_AT
 """Neighbouring pages that are sampled together: 128 KiB, which a disk reads as fast as one page."""
 _GROUP: Final = 256
 """Scattered pages that are read and stored together: 2 MiB."""
@@ -68,15 +68,26 @@ class Inheritance:
         self._tables = PackTables(repository, cluster, settings.packs)
         self.live = LiveFrames(self._tables)
         self._chance = np.random.default_rng(settings.seed)
+        self._last: tuple[int, ExtentMap] | None = None
+        """File and map of a part: the next task is often one of the same file."""
 
     def file(self, run: FileRun, base: BaseFile) -> InheritedFile:
-        """A relation's file before any of its pages is looked at."""
+        """A relation's file, or a part of it, before any of its pages is looked at."""
+        extents = self._whole(run, base)
+        if run.is_part:
+            extents = part_of(extents, run.start // BLCKSZ, run.length // BLCKSZ)
+        return InheritedFile(self._tables, self._settings, self._chance, run, base, extents)
+
+    def _whole(self, run: FileRun, base: BaseFile) -> ExtentMap:
+        if self._last is not None and self._last[0] == run.file:
+            return self._last[1]
         extents = self._extents(base)
         if extents.total() != base.units:
             raise Damaged(
                 f"pack {base.settled.pack}", f"maps {extents.total()} pages for {run.path!r}, not {base.units}"
             )
-        return InheritedFile(self._tables, self._settings, self._chance, run, base, extents)
+        self._last = (run.file, extents) if run.is_part else None
+        return extents
 
     def _extents(self, base: BaseFile) -> ExtentMap:
         where = base.settled
@@ -100,16 +111,26 @@ class Inheritance:
         self.live.mark(base.settled.pack, FrameKind.BYTES, base.settled.at, base.units)
         return base.settled
 
+    def keeps(self, file: InheritedFile) -> bool:
+        """What this run saw of the file is what it is in the base, and its map need not be written anew."""
+        base = file.base.settled
+        return file.is_unchanged and (base.place is Place.INLINE or base.pack not in self._settings.avoid)
+
+    def extents(self, file: InheritedFile) -> ExtentMap:
+        """Where the run lies now."""
+        extents = merge_adjacent(file.units.extents())
+        self.live.mark_extents(extents, FrameKind.PAGES)
+        return extents
+
     def settle(self, run: FileRun, file: InheritedFile, writer: PackWriter) -> Settled:
         """Where the whole file lies now; a new map is written where it is needed."""
         base = file.base.settled
-        if file.is_unchanged and (base.place is Place.INLINE or base.pack not in self._settings.avoid):
+        if self.keeps(file):
             self.live.mark_extents(file.extents, FrameKind.PAGES)
             if base.place is Place.MAP:
                 self.live.mark(base.pack, FrameKind.MAPS, base.at, base.length)
             return base
-        extents = merge_adjacent(file.units.extents())
-        self.live.mark_extents(extents, FrameKind.PAGES)
+        extents = self.extents(file)
         if len(extents.count) == 1:
             return Settled(Place.INLINE, extents.packs[int(extents.pack[0])], int(extents.ordinal[0]))
         data = encode_extents(extents)
@@ -118,7 +139,10 @@ class Inheritance:
 
 
 class InheritedFile:
-    """One file of pages: `units` says where each of them lies, first in the base, then as they are stored anew."""
+    """A file of pages, or a part of one: `units` says where each lies, first in the base, then as they are stored anew.
+
+    Blocks that come in and go out are numbers within the file; the columns begin with the run's first.
+    """
 
     def __init__(
         self, tables: PackTables, settings: BaseSettings, chance: np.random.Generator, run: FileRun, base: BaseFile,
@@ -130,10 +154,11 @@ class InheritedFile:
         self._settings = settings
         self._chance = chance
         self._run = run
+        self._first = run.start // BLCKSZ
         self._pages = run.length // BLCKSZ
         self.units = Units.of(extents)
         self.units.resize(self._pages)
-        self._kept = min(base.units, self._pages)
+        self._kept = min(max(base.units - self._first, 0), self._pages)
         self._forced = self._must_be_stored()
         self._stored: U64 | None = None
         self._changed = 0
@@ -143,24 +168,29 @@ class InheritedFile:
         forced |= self.units.pack == HOLE  # a hole is taken over only as zeros: storing zeros costs nothing
         forced[self._kept :] = True
         bad = np.array(self.base.bad, np.int64)
-        forced[bad[bad < self._pages]] = True
+        forced[self._rows(bad)] = True
         return forced
+
+    def _rows(self, blocks: npt.NDArray[np.integer[Any]]) -> I64:
+        """Of these blocks those of this run, as rows of the columns."""
+        rows = blocks.astype(np.int64) - self._first
+        return rows[(rows >= 0) & (rows < self._pages)]
 
     @property
     def is_unchanged(self) -> bool:
-        """The file is what it is in the base, in its whole length; asked when all pages have been looked at."""
-        return not self._changed and self._pages == self.base.units
+        """The run is what it is in the base, and the file as long as it; asked when all pages have been looked at."""
+        return not self._changed and self._run.whole // BLCKSZ == self.base.units
 
     def place(self, blocks: I64, pack: ObjectId, ordinal: int) -> None:
         """These pages were stored there."""
         self._changed += len(blocks)
-        self.units.place(blocks, pack, ordinal)
+        self.units.place(blocks - self._first, pack, ordinal)
 
     # ---- reading everything
 
     def differing(self, first: int, data: memoryview) -> I64:
         """Which of the pages `data`, the first of which is block `first`, must be stored: indices into `data`."""
-        part = slice(first, first + len(data) // BLCKSZ)
+        part = slice(first - self._first, first - self._first + len(data) // BLCKSZ)
         forced = self._forced[part]
         if self.base.how is How.HASH:
             same = np.frombuffer(self._tables.page_hashes(data), "<u8") == self._known(self._tables.hashes)[part]
@@ -170,7 +200,7 @@ class InheritedFile:
         lsns, dated = dated_pages(data)
         old = dated & (lsns < np.uint64(self._settings.start_lsn)) & ~forced
         known = self._known(self._tables.lsns)[part]
-        self._refuse(old & (lsns != known), np.arange(part.start, part.stop), lsns, known)
+        self._refuse(old & (lsns != known), np.arange(first, first + len(lsns)), lsns, known)
         return np.flatnonzero(~old)
 
     def _known(self, read: Callable[[ObjectId], U64]) -> U64:
@@ -181,9 +211,9 @@ class InheritedFile:
             self._stored[rows] = self._column(rows, read)
         return self._stored
 
-    def _column(self, blocks: I64, read: Callable[[ObjectId], U64]) -> U64:
+    def _column(self, rows: I64, read: Callable[[ObjectId], U64]) -> U64:
         units = self.units
-        return self._tables.column(units.packs, units.pack[blocks], units.ordinal[blocks], read)
+        return self._tables.column(units.packs, units.pack[rows], units.ordinal[rows], read)
 
     def _refuse(self, wrong: Mask, blocks: I64, lsns: U64, known: U64) -> None:
         """Raise for the first page whose LSN is wrong."""
@@ -202,33 +232,33 @@ class InheritedFile:
         """The blocks that must be read and stored, ascending, some at a time; a sample of the others is compared."""
         changed = self._forced.copy()
         assert self.base.changed is not None
-        changed[self.base.changed[self.base.changed < self._pages]] = True
-        changed[self.base.limit :] = True
+        changed[self._rows(self.base.changed)] = True
+        changed[max(self.base.limit - self._first, 0) :] = True
         for cluster in self._sample():
-            blocks = np.arange(cluster, min(cluster + CLUSTER, self._pages))
-            changed[self._compare(descriptor, blocks[~changed[blocks]], cluster)] = True
-        blocks = np.flatnonzero(changed)
+            rows = np.arange(cluster, min(cluster + CLUSTER, self._pages))
+            changed[self._compare(descriptor, rows[~changed[rows]], cluster)] = True
+        blocks = np.flatnonzero(changed) + self._first
         for at in range(0, len(blocks), _GROUP):
             yield blocks[at : at + _GROUP]
 
     def _sample(self) -> list[int]:
-        """The first blocks of the clusters whose unnamed pages are compared: all, or about one in a hundred."""
+        """The first rows of the clusters whose unnamed pages are compared: all, or about one in a hundred."""
         first = np.arange(0, self._pages, CLUSTER)
         if self.base.is_sampled:
             first = first[self._chance.random(len(first)) < SAMPLE]
         found: list[int] = first.tolist()
         return found
 
-    def _compare(self, descriptor: int, blocks: I64, cluster: int) -> I64:
-        """Of these blocks of a cluster those that must be stored after all, because their header says nothing."""
-        if not len(blocks):
-            return blocks
-        data = os.pread(descriptor, CLUSTER * BLCKSZ, cluster * BLCKSZ).ljust(CLUSTER * BLCKSZ, b"\0")
+    def _compare(self, descriptor: int, rows: I64, cluster: int) -> I64:
+        """Of these rows of a cluster those that must be stored after all, because their header says nothing."""
+        if not len(rows):
+            return rows
+        data = os.pread(descriptor, CLUSTER * BLCKSZ, (self._first + cluster) * BLCKSZ).ljust(CLUSTER * BLCKSZ, b"\0")
         all_lsns, all_dated = dated_pages(data)
-        lsns, dated = all_lsns[blocks - cluster], all_dated[blocks - cluster]
+        lsns, dated = all_lsns[rows - cluster], all_dated[rows - cluster]
         start, this = np.uint64(self._settings.start_lsn), np.uint64(self._settings.this_start_lsn)
-        known = self._column(blocks, self._tables.lsns)
+        known = self._column(rows, self._tables.lsns)
         # A page that WAL behind this backup's start has changed is that WAL's business; one that WAL before it has
         # changed should have been named.
-        self._refuse(dated & (lsns <= this) & ((lsns > start) | (lsns != known)), blocks, lsns, known)
-        return blocks[~dated]
+        self._refuse(dated & (lsns <= this) & ((lsns > start) | (lsns != known)), rows + self._first, lsns, known)
+        return rows[~dated]

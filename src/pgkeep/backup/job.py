@@ -37,7 +37,7 @@ from pgkeep.errors import Fault
 from pgkeep.events import Announce, Phase, Progress, Warned
 from pgkeep.format import names
 from pgkeep.format.frame import FrameKind
-from pgkeep.format.manifest import BadPages, Entry, Inner, ManifestInfo, Outer, WalNeeds, WalRange
+from pgkeep.format.manifest import BadPages, Entry, Inner, ManifestInfo, Outer, Place, WalNeeds, WalRange
 from pgkeep.format.packed import PackedRows
 from pgkeep.pg.completeness import check_complete
 from pgkeep.pg.controlfile import CONTROL_FILE, read_control_bytes
@@ -49,6 +49,7 @@ from pgkeep.pg.server import Server, StartedBackup, StoppedBackup, connect
 from pgkeep.repo.backups import seen_manifests, write_backup
 from pgkeep.repo.check import RepositoryAddress
 from pgkeep.repo.lease import Lease
+from pgkeep.repo.packtables import LiveFrames, PackTables
 from pgkeep.repo.packwriter import PackWriter, WrittenPack
 from pgkeep.repo.repository import Cluster, Entropy, refuse_unknown_features
 from pgkeep.repo.walarchive import WalArchive
@@ -249,8 +250,19 @@ class _Job:
             for one in crew.finish():  # as they come: if a later one fails, these packs must be given back
                 self._own(one.packs)
                 finished.append(one)
-        self.live = joined_live(one.live for one in finished)
+        self.live = joined_live([*(one.live for one in finished), self._maps_kept(detection)])
         self.announce(Progress(total, total, stored))
+
+    def _maps_kept(self, detection: Detection) -> dict[ObjectId, bytes]:
+        """The frames of the maps of files that workers shared and found unchanged: none of them could tell alone."""
+        if detection.base is None:
+            return {}
+        packs = [(pack.id, pack.footer) for pack in detection.base.outer.packs]
+        live = LiveFrames(PackTables(self.cluster.repository, self.cluster.uuid, packs))
+        for where in self.copied.kept():
+            if where.place is Place.MAP:
+                live.mark(where.pack, FrameKind.MAPS, where.at, where.length)
+        return live.bitmaps()
 
     def _worker_settings(self, started: StartedBackup, detection: Detection) -> WorkerSettings:
         return WorkerSettings(

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from pgkeep.format.extents import ExtentMap
 from pgkeep.format.keyed import HASH_LENGTH
 from pgkeep.format.manifest import Place
 from pgkeep.values.ids import ObjectId
@@ -41,6 +42,7 @@ class Reported:
     vanished: tuple[int, ...]
     settled: Rows
     """SETTLED; `pack` is an index into `packs`.  Such a file has no stretches."""
+    kept: tuple[KeptPart, ...]
     pages: int
     """Pages that were stored, not taken over."""
 
@@ -56,6 +58,16 @@ class Settled:
     hash: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPart:
+    """`length` of the `whole` bytes of a file are what they are in the base, where the file lies at `settled`."""
+
+    file: int
+    settled: Settled
+    length: int
+    whole: int
+
+
 class Report:
     """A `Reported` in the making."""
 
@@ -67,7 +79,9 @@ class Report:
         """The byte of its file that follows the last stretch."""
         self._doubtful: list[tuple[int, int, int]] = []
         self._vanished: list[int] = []
+        self._parts: list[Rows] = []
         self._settled: list[tuple[int, int, int, int, int, bool, tuple[int, ...]]] = []
+        self._kept: list[KeptPart] = []
         self._pages = 0
 
     def begin(self, length: int) -> None:
@@ -85,6 +99,18 @@ class Report:
                 self._placed[-1] = (file, pack, last_count + count, last_start, last_ordinal)
                 return
         self._placed.append((file, pack, count, start, ordinal))
+
+    def place_part(self, file: int, start: int, extents: ExtentMap, unit: int) -> None:
+        """A file from byte `start` on lies there; no holes."""
+        pack = np.array([self._packs.setdefault(one, len(self._packs)) for one in extents.packs], np.uint32)
+        rows = np.zeros(len(extents.count), PLACED)
+        rows["file"], rows["pack"], rows["count"] = file, pack[extents.pack], extents.count
+        rows["start"], rows["ordinal"] = start + extents.starts() * unit, extents.ordinal
+        self._parts.append(rows)
+
+    def keep(self, file: int, base: Settled, length: int, whole: int) -> None:
+        """That part has been placed, and is what it is in the base."""
+        self._kept.append(KeptPart(file, base, length, whole))
 
     def settle(self, file: int, where: Settled) -> None:
         """A whole file lies there."""
@@ -108,9 +134,10 @@ class Report:
         return Reported(
             self._length,
             tuple(self._packs),
-            np.array(self._placed, PLACED),
+            np.concatenate([np.array(self._placed, PLACED), *self._parts]),
             np.array(self._doubtful, DOUBTFUL),
             tuple(self._vanished),
             np.array(self._settled, SETTLED),
+            tuple(self._kept),
             self._pages,
         )

@@ -19,6 +19,14 @@ from pgkeep.pg.page import BLCKSZ
 RUN_SIZE: Final = 32 << 20
 """Bytes of one file that a task reads at most: short enough to share the work evenly and to show progress."""
 TASK_FILES: Final = 512
+HOT: Final = 16 << 20
+"""Bytes that a task reads of a file of which WAL summaries name more: scattered pages take longer than runs."""
+CUT_AT: Final = 16
+"""Files are cut at multiples of so many pages: neighbours that are sampled together stay together."""
+EXTENT_LENGTH: Final = 16
+"""Bytes of an extent in an encoded map."""
+HELD_EXTENTS: Final = 1 << 19
+"""Extents, about, that the job may hold of files that several workers share: 28 bytes each, until the manifest."""
 
 
 class How(IntEnum):
@@ -60,7 +68,14 @@ class FileRun:
     first_block: int
     """Number within the relation of the page at `start`, for its checksum."""
     base: BaseFile | None = None
-    """What the base holds under the same path, for a run that is the whole file."""
+    """What the base holds under the same path, of the whole file."""
+    whole: int = 0
+    """With a base: bytes of the whole file."""
+
+    @property
+    def is_part(self) -> bool:
+        """With a base: other workers read the rest of the file."""
+        return self.length != self.whole
 
 
 Task = tuple[FileRun, ...]
@@ -97,11 +112,12 @@ def _batches(
 ) -> Iterator[Task]:  # fmt: skip
     batch: list[FileRun] = []
     size = 0
+    sharing = _Sharing()
     for number, entry in enumerate(entries):
         if entry.type is not EntryType.FILE or is_copied_apart(entry.path) or not chosen(entry):
             continue
         known = base(entry) if base is not None else None
-        for run in _runs(number, entry, relation_segment_blocks, known):
+        for run in _runs(number, entry, relation_segment_blocks, known, sharing):
             batch.append(run)
             size += _cost(run)
             if size >= RUN_SIZE or len(batch) >= TASK_FILES:
@@ -113,20 +129,58 @@ def _batches(
 
 def _cost(run: FileRun) -> int:
     """Bytes that will be read, about."""
-    if run.base is None or run.base.changed is None:
+    base = run.base
+    if base is None or base.changed is None:
         return run.length
-    return min(run.length, BLCKSZ * len(run.base.changed) + max(run.length - BLCKSZ * run.base.limit, 0))
+    first, end = run.start // BLCKSZ, (run.start + run.length) // BLCKSZ
+    low, high = np.searchsorted(base.changed, [first, end])
+    return min(run.length, BLCKSZ * (int(high - low) + max(end - max(base.limit, first), 0)))
 
 
-def _runs(number: int, entry: Entry, relation_segment_blocks: int, base: BaseFile | None) -> Iterator[FileRun]:
+class _Sharing:
+    """Where files with a base are cut, so that workers share the large ones, as long as their extents may be held."""
+
+    def __init__(self) -> None:
+        self._left = HELD_EXTENTS
+
+    def cuts(self, base: BaseFile, pages: int) -> list[int]:
+        """The first pages of the file's parts; the first is 0."""
+        if base.how is How.SUMMARY:
+            named = _named(base, pages)
+            cuts = named[:: HOT // BLCKSZ] // CUT_AT * CUT_AT
+            extents = 2 * len(named)
+        else:
+            cuts = np.arange(0, pages, RUN_SIZE // BLCKSZ)
+            extents = 0
+        cuts = np.unique(cuts[1:])
+        extents += base.settled.length // EXTENT_LENGTH + len(cuts)
+        if not len(cuts) or extents > self._left:
+            return [0]
+        self._left -= extents
+        return [0, *cuts[cuts > 0].tolist()]
+
+
+def _named(base: BaseFile, pages: int) -> npt.NDArray[np.int64]:
+    """The pages that WAL summaries say must be read, ascending."""
+    assert base.changed is not None
+    changed = base.changed[base.changed < min(base.limit, pages)].astype(np.int64)
+    return np.concatenate((changed, np.arange(base.limit, pages)))
+
+
+def _runs(
+    number: int, entry: Entry, relation_segment_blocks: int, base: BaseFile | None, sharing: _Sharing
+) -> Iterator[FileRun]:
     path = os.fsencode(entry.path)
     relation = entry.relation
     block = relation.first_block(relation_segment_blocks) if relation else 0
     pages = relation is not None
     length = content_length(entry)
     if base is not None:
-        # Whole, so that one worker knows where all of it lies.
-        yield FileRun(number, path, 0, length, pages, block, base)
+        # Whole where it is not large: one worker knows then where all of it lies, and the job need not.
+        cuts = sharing.cuts(base, length // BLCKSZ) if pages else [0]
+        for first, end in zip(cuts, [*cuts[1:], 0], strict=True):
+            size = (end * BLCKSZ if end else length) - first * BLCKSZ
+            yield FileRun(number, path, first * BLCKSZ, size, pages, block + first, base, length)
         return
     # An empty file is opened too: it may have vanished, or be one that must be readable.
     for start in range(0, max(length, 1), RUN_SIZE):

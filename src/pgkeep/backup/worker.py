@@ -156,11 +156,15 @@ class BackupWorker:
             seen = self._judge(descriptor, run, blocks, data, report)
             file.place(blocks, *self._writer.add_blocks(run.path, blocks, data, seen.lsns))
             report.store(len(blocks))
-        if run.length:
+        if run.is_part:
+            report.place_part(run.file, run.start, self._base.extents(file), BLCKSZ)
+            if self._base.keeps(file):
+                report.keep(run.file, base.settled, run.length, run.whole)
+        elif run.length:
             report.settle(run.file, self._base.settle(run, file, self._writer))
 
     def _differing(self, descriptor: int, run: FileRun, file: InheritedFile) -> Iterator[tuple[Blocks, memoryview]]:
-        """Everything is read; what differs from the base, as (numbers within the file, pages), a buffer at a time.
+        """All of the run is read; what differs from the base, as (numbers within the file, pages), a buffer at a time.
 
         Few pages of a chunk differ, and to judge twenty costs as much as to judge two hundred.
         """
@@ -169,15 +173,15 @@ class BackupWorker:
         held = 0
         for done in range(0, run.length, CHUNK):
             view = memoryview(self._buffer)[: min(CHUNK, run.length - done)]
-            _read_exactly(descriptor, view, done)
-            rows = file.differing(done // BLCKSZ, view)
+            _read_exactly(descriptor, view, run.start + done)
+            rows = file.differing((run.start + done) // BLCKSZ, view)
             if held + len(rows) > len(gathered):
                 yield np.concatenate(found), memoryview(self._gathered)[: held * BLCKSZ]
                 found, held = [], 0
             np.take(
                 np.frombuffer(view, np.uint8).reshape(-1, BLCKSZ), rows, axis=0, out=gathered[held : held + len(rows)]
             )
-            found.append(rows + done // BLCKSZ)
+            found.append(rows + (run.start + done) // BLCKSZ)
             held += len(rows)
         if held:
             yield np.concatenate(found), memoryview(self._gathered)[: held * BLCKSZ]

@@ -53,6 +53,19 @@ class ExtentMap:
         return ends - self.count
 
 
+def part_of(extents: ExtentMap, first: int, units: int) -> ExtentMap:
+    """What covers the units from `first` on, `units` of them or as many as there are."""
+    ends = np.cumsum(extents.count, dtype=np.int64)
+    starts = ends - extents.count
+    chosen = slice(int(np.searchsorted(ends, first, "right")), int(np.searchsorted(starts, first + units, "left")))
+    starts, ends, pack = starts[chosen], ends[chosen], extents.pack[chosen]
+    cut = np.maximum(first - starts, 0)
+    count = np.minimum(ends, first + units) - starts - cut
+    return ExtentMap(
+        extents.packs, count.astype(np.uint32), pack, extents.ordinal[chosen] + np.where(pack == HOLE, 0, cut)
+    )
+
+
 def merge_adjacent(extents: ExtentMap) -> ExtentMap:
     """Join neighbours that continue each other in the same pack, and neighbouring holes."""
     count, pack, ordinal = extents.count.astype(np.int64), extents.pack, extents.ordinal
