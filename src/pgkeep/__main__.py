@@ -14,6 +14,7 @@ if not __package__:
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from pgkeep.cli import fast
+from pgkeep.interpreter import end, spare_collection
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def main() -> NoReturn:
     argv = sys.argv[1:]
     if not fast.is_wal_get(argv):
         try:
-            sys.exit(_run(argv))
+            end(_run(argv))
         except KeyboardInterrupt:  # before the command line was read, or after its answer was given
             sys.exit(_INTERRUPTED)
     # PostgreSQL is waiting.  The interpreter's own exit statuses (1 for an exception, 120 for a failed flush) would
@@ -52,6 +53,7 @@ def _run(argv: list[str]) -> int:
     fast.add_packages()
     from pgkeep.cli import early
 
+    spare_collection()
     early.begin(argv)
     from pgkeep.cli.main import run
 

@@ -90,7 +90,7 @@ class Abandoning(Protocol):
 def prepare(module: str) -> ForkServerContext:
     """Start the fork server and let it import the recipe's module; returns at once, and may be called early."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
+    context.set_forkserver_preload(["pgkeep.crewserver", module])
     with interrupts_held():
         forkserver.ensure_running()
     return context

@@ -234,28 +234,29 @@ class InheritedFile:
         assert self.base.changed is not None
         changed[self._rows(self.base.changed)] = True
         changed[max(self.base.limit - self._first, 0) :] = True
-        for cluster in self._sample():
-            rows = np.arange(cluster, min(cluster + CLUSTER, self._pages))
-            changed[self._compare(descriptor, rows[~changed[rows]], cluster)] = True
+        for part in self._sample():
+            rows = np.arange(part.start, part.stop)
+            changed[self._compare(descriptor, rows[~changed[rows]], part)] = True
         blocks = np.flatnonzero(changed) + self._first
         for at in range(0, len(blocks), _GROUP):
             yield blocks[at : at + _GROUP]
 
-    def _sample(self) -> list[int]:
-        """The first rows of the clusters whose unnamed pages are compared: all, or about one in a hundred."""
-        first = np.arange(0, self._pages, CLUSTER)
+    def _sample(self) -> Iterator[range]:
+        """The rows whose unnamed pages are compared, some at a time: all, or clusters of about one in a hundred."""
+        step = CLUSTER if self.base.is_sampled else _GROUP
+        first = np.arange(0, self._pages, step)
         if self.base.is_sampled:
             first = first[self._chance.random(len(first)) < SAMPLE]
-        found: list[int] = first.tolist()
-        return found
+        return (range(row, min(row + step, self._pages)) for row in first.tolist())
 
-    def _compare(self, descriptor: int, rows: I64, cluster: int) -> I64:
-        """Of these rows of a cluster those that must be stored after all, because their header says nothing."""
+    def _compare(self, descriptor: int, rows: I64, part: range) -> I64:
+        """Of these rows of a part those that must be stored after all, because their header says nothing."""
         if not len(rows):
             return rows
-        data = os.pread(descriptor, CLUSTER * BLCKSZ, (self._first + cluster) * BLCKSZ).ljust(CLUSTER * BLCKSZ, b"\0")
+        size = len(part) * BLCKSZ
+        data = os.pread(descriptor, size, (self._first + part.start) * BLCKSZ).ljust(size, b"\0")
         all_lsns, all_dated = dated_pages(data)
-        lsns, dated = all_lsns[rows - cluster], all_dated[rows - cluster]
+        lsns, dated = all_lsns[rows - part.start], all_dated[rows - part.start]
         start, this = np.uint64(self._settings.start_lsn), np.uint64(self._settings.this_start_lsn)
         known = self._column(rows, self._tables.lsns)
         # A page that WAL behind this backup's start has changed is that WAL's business; one that WAL before it has

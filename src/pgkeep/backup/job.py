@@ -157,13 +157,14 @@ class _Job:
             detection, directory, inventory, control = self._copy(started, identity)
             stopped = self._stop(identity)
             names_read = naming.result()
+        # All that is left to be done is done while the archiver works.
         self._check_still_complete(directory, inventory)
         after_stop = self.server.clock()
         snapshot = str(self.server.snapshot())
         copied_at = self.clock.monotonic()
+        entries = self._entries(directory, control)
         needs = self._wait_for_wal(started, stopped, identity.timeline, detection)
         archived = self.clock.monotonic()
-        entries = self._entries(directory, control)
         course = Course(
             self.backup, self.request.label, started, stopped, began_at, after_stop, identity.timeline, snapshot,
             detection, self.copied.pages,

@@ -12,8 +12,9 @@ from pgkeep.pg.facts import ArchiverState
 from pgkeep.repo.walarchive import WalArchive
 from pgkeep.values.wal import Segment, history_name
 
-POLL: Final = 0.05
-"""Seconds between two looks into the archive."""
+FIRST_POLL: Final = 0.005
+POLL: Final = 0.1
+"""Seconds between two looks into the archive: at first, and at last."""
 
 
 def wait_for_archive(
@@ -44,11 +45,13 @@ def _wait_for(
 ) -> None:
     deadline = clock.monotonic() + timeout
     name = segment.name(archive.segment_size)
+    pause = FIRST_POLL
     while not is_archived(archive, segment):
         if clock.monotonic() >= deadline:
             raise not_archived(name, timeout, archiver())
         idle()
-        clock.sleep(POLL)
+        clock.sleep(pause)
+        pause = min(pause * 1.2, POLL)
 
 
 def is_archived(archive: WalArchive, segment: Segment) -> bool:

@@ -25,6 +25,8 @@ MEMORY: Final = 64 << 20
 _READER_COST: Final = 1 << 16
 _MARKS: Final = 1 << 16
 """Runs that are gathered before their frames are looked up."""
+_FEW: Final = 64
+"""Extents that are gathered with those of other files: to look up each file's own costs more than it."""
 V = TypeVar("V")
 
 
@@ -109,9 +111,10 @@ class PackTables:
         uint64 (n,).  Damaged when a pack does not have the page.
         """
         found = np.zeros(len(pack), np.uint64)
-        for number in np.unique(pack).tolist():
+        one = len(pack) and bool((pack == pack[0]).all())  # the most frequent case by far
+        for number in [int(pack[0])] if one else np.unique(pack).tolist():
             if number != HOLE:
-                mine = np.flatnonzero(pack == number)
+                mine = slice(None) if one else np.flatnonzero(pack == number)
                 table, rows = read(packs[number]), ordinal[mine]
                 if int(rows.max()) >= len(table):
                     raise Damaged(f"pack {packs[number]}", f"has no page {int(rows.max())}")
@@ -139,6 +142,13 @@ class LiveFrames:
             self._settle()
 
     def mark_extents(self, extents: ExtentMap, kind: FrameKind) -> None:
+        if len(extents.count) <= _FEW:
+            for count, pack, ordinal in zip(
+                extents.count.tolist(), extents.pack.tolist(), extents.ordinal.tolist(), strict=True
+            ):
+                if pack != HOLE:
+                    self.mark(extents.packs[pack], kind, ordinal, count)
+            return
         for number, pack in enumerate(extents.packs):
             mine = extents.pack == number
             if pack in self._tables.known and mine.any():

@@ -130,9 +130,16 @@ class PackWriter:
         if len(data) != len(blocks) * size or len(lsns) != len(blocks):
             raise ValueError(f"{len(data)} bytes with {len(lsns)} LSNs are not {len(blocks)} pages of {size} bytes")
         place = self._begin_pages(data, lsns)
-        first = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
-        for at, end in zip(first.tolist(), [*first[1:].tolist(), len(blocks)], strict=True):
-            self._add(FrameKind.PAGES, path, int(blocks[at]), data[at * size : end * size], size)
+        at = 0
+        while at < len(blocks):  # a frame at a time, not a run: most runs are of one page
+            pending = self._pending[FrameKind.PAGES]
+            room = (FRAME_DATA - pending.size) // size
+            here = blocks[at : at + room]
+            first = np.flatnonzero(np.diff(here, prepend=-2) != 1)
+            counts = np.diff(first, append=len(here)).tolist()
+            pieces = [Piece(path, start, count) for start, count in zip(here[first].tolist(), counts, strict=True)]
+            self._add_pieces(pending, FrameKind.PAGES, pieces, data[at * size : (at + len(here)) * size])
+            at += len(here)
         return place
 
     def add_bytes(
@@ -171,15 +178,23 @@ class PackWriter:
             pending = self._pending[kind]
             room = (FRAME_DATA - pending.size) // unit * unit
             taken = data[at : at + room]
-            pending.pieces.append(Piece(path, start + (at - headroom) // unit, len(taken) // unit))
-            pending.table += PIECE_LENGTH + len(path)
-            # A view of the caller's buffer must not outlive this call: only whole frames are taken from it.
-            whole = pending.size + len(taken) >= FRAME_DATA or pending.table >= PIECES_TABLE
-            pending.data.append(taken if whole else memoryview(bytes(taken)))
-            pending.size += len(taken)
             at += len(taken)
-            if whole:
-                self._flush(kind, data[:at] if headroom else None)
+            piece = Piece(path, start + (at - headroom - len(taken)) // unit, len(taken) // unit)
+            self._add_pieces(pending, kind, [piece], taken, data[:at] if headroom else None)
+
+    def _add_pieces(
+        self, pending: _Pending, kind: FrameKind, pieces: list[Piece], taken: memoryview,
+        ending: memoryview | None = None,
+    ) -> None:  # fmt: skip
+        """Pieces of one file that the frame has room for, and their bytes, with which `ending` ends (see `_plain`)."""
+        pending.pieces += pieces
+        pending.table += len(pieces) * (PIECE_LENGTH + len(pieces[0].path))
+        # A view of the caller's buffer must not outlive this call: only whole frames are taken from it.
+        whole = pending.size + len(taken) >= FRAME_DATA or pending.table >= PIECES_TABLE
+        pending.data.append(taken if whole else memoryview(bytes(taken)))
+        pending.size += len(taken)
+        if whole:
+            self._flush(kind, ending)
 
     def _flush(self, kind: FrameKind, ending: memoryview | None = None) -> None:
         pending = self._pending[kind]

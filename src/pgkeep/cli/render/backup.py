@@ -10,7 +10,7 @@ from rich.text import Text
 from pgkeep.app.backup import BackupPlan
 from pgkeep.app.place import Place
 from pgkeep.backup.job import BackupResult
-from pgkeep.cli.render.backups import info_json
+from pgkeep.cli.render.info import info_json
 from pgkeep.cli.render.tables import facts, plural
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.quantity import show_duration, show_size

@@ -12,10 +12,9 @@ from rich.text import Text
 from pgkeep.app.listing import ListedBackup, ListReport
 from pgkeep.catalog.backups import BackupRow, Window
 from pgkeep.cli.render import dumps
+from pgkeep.cli.render.info import info_json
 from pgkeep.cli.render.tables import lines, plural, table
 from pgkeep.cli.render.times import json_time, show_age, show_time
-from pgkeep.format.manifest import ManifestInfo
-from pgkeep.values.lsn import Lsn
 from pgkeep.values.quantity import show_duration, show_size
 
 COLUMNS = ("BACKUP", "AGE", "STARTED", "TOOK", "HOW", "CHANGED", "NEW", "SIZE", "FREES", "WAL")
@@ -50,31 +49,6 @@ def _row_json(one: ListedBackup) -> dict[str, Any]:
         "frees_bytes": one.frees,
         "kept": [{"kind": reason.kind, "text": reason.text} for reason in one.reasons],
         "goes": one.goes,
-    }
-
-
-def info_json(info: ManifestInfo) -> dict[str, Any]:
-    """What a manifest says of its backup; sizes in bytes."""
-    return {
-        "label": info.label,
-        "started": info.started,
-        "stopped": info.stopped,
-        "host": info.host,
-        "system_id": str(info.system_id),
-        "server_version": info.server_version,
-        "timeline": info.timeline,
-        "start_lsn": str(Lsn(info.start_lsn)),
-        "stop_lsn": str(Lsn(info.stop_lsn)),
-        "source": info.source,
-        "method": info.method,
-        "method_reason": info.method_reason or None,
-        "base": info.base,
-        "logical_bytes": info.logical_bytes,
-        "stored_bytes": info.stored_bytes,
-        "pages": info.pages,
-        "pages_changed": info.pages_changed,
-        "files": info.files,
-        "bad_pages": info.bad_pages,
     }
 
 
