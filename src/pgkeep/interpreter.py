@@ -1,6 +1,6 @@
 """How this program runs its interpreter: less search for garbage, and an end that does not tidy up what ends anyway.
 
-Imports alone make some 80,000 containers that stay.  CPython looks through them for cycles every now and then, and takes
+Imports alone make some 80,000 containers that stay.  CPython looks through them for cycles now and then, and takes
 them apart one by one at the end: a fifth of a second in a job of two (docs/performance.md).
 """
 
