@@ -137,6 +137,13 @@ def _shared(kept: list[int]) -> tuple[Copied, Settled]:
     return copied, base
 
 
+def test_a_pack_in_which_nothing_lies_any_more_is_not_named() -> None:
+    report = Report()
+    one = np.ones(1, np.uint32)
+    report.place_part(0, 0, ExtentMap((_pack(1), _pack(2), _pack(3)), one, one, np.zeros(1, np.int64)), BLCKSZ)
+    assert report.done().packs == (_pack(2),)
+
+
 @pytest.mark.parametrize("kept", [[], [1], [0, 1, 3], [0, 1, 2, 3]])
 def test_a_file_that_workers_shared_is_the_base_s_where_all_of_it_is(kept: list[int]) -> None:
     copied, base = _shared(kept)

@@ -102,9 +102,11 @@ class Report:
 
     def place_part(self, file: int, start: int, extents: ExtentMap, unit: int) -> None:
         """A file from byte `start` on lies there; no holes."""
-        pack = np.array([self._packs.setdefault(one, len(self._packs)) for one in extents.packs], np.uint32)
+        # Not all that the map names: a pack in which nothing lies any more must not come into the manifest.
+        used, pack = np.unique(extents.pack, return_inverse=True)
+        known = [self._packs.setdefault(extents.packs[number], len(self._packs)) for number in used.tolist()]
         rows = np.zeros(len(extents.count), PLACED)
-        rows["file"], rows["pack"], rows["count"] = file, pack[extents.pack], extents.count
+        rows["file"], rows["pack"], rows["count"] = file, np.array(known, np.uint32)[pack], extents.count
         rows["start"], rows["ordinal"] = start + extents.starts() * unit, extents.ordinal
         self._parts.append(rows)
 

@@ -18,9 +18,8 @@ from pgkeep.pg.page import BLCKSZ
 
 RUN_SIZE: Final = 32 << 20
 """Bytes of one file that a task reads at most: short enough to share the work evenly and to show progress."""
-TASK_FILES: Final = 512
-FIRST_FILES: Final = 32
-"""Files of the first task; each next one may have twice as many: no worker waits long for its first."""
+TASK_FILES: Final = 64
+"""Few enough that the last task is short: a small file costs a third of a millisecond, not bytes."""
 HOT: Final = 16 << 20
 """Bytes that a task reads of a file of which WAL summaries name more: scattered pages take longer than runs."""
 CUT_AT: Final = 16
@@ -115,7 +114,6 @@ def _batches(
     batch: list[FileRun] = []
     size = 0
     sharing = _Sharing()
-    most = FIRST_FILES
     for number, entry in enumerate(entries):
         if entry.type is not EntryType.FILE or is_copied_apart(entry.path) or not chosen(entry):
             continue
@@ -123,9 +121,9 @@ def _batches(
         for run in _runs(number, entry, relation_segment_blocks, known, sharing):
             batch.append(run)
             size += _cost(run)
-            if size >= RUN_SIZE or len(batch) >= most:
+            if size >= RUN_SIZE or len(batch) >= TASK_FILES:
                 yield tuple(batch)
-                batch, size, most = [], 0, min(2 * most, TASK_FILES)
+                batch, size = [], 0
     if batch:
         yield tuple(batch)
 
