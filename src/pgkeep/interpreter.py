@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 from typing import Final, NoReturn
 
@@ -24,7 +25,12 @@ def spare_collection() -> None:
 
 
 def end(status: int) -> NoReturn:
-    """End the process as `sys.exit` would from the main thread, but for the taking apart of modules and objects."""
+    """End the process as `sys.exit` would from the main thread, but for the taking apart of modules and objects.
+
+    What it did is done, and its answer given: nobody's signal changes the status now.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
