@@ -13,6 +13,7 @@ from pgkeep.catalog.verification import VerifyReport
 from pgkeep.clock import Clock
 from pgkeep.crew import interrupts_held
 from pgkeep.events import Announce
+from pgkeep.logical.probe import dump_problems
 
 
 def verify(place: Place, processes: int, clock: Clock, announce: Announce) -> VerifyReport:
@@ -22,7 +23,7 @@ def verify(place: Place, processes: int, clock: Clock, announce: Announce) -> Ve
     try:
         with interrupts_held():
             executor.submit(_start).result()  # the first task starts all processes
-        return verification.verify(place.cluster, executor, clock, announce)
+        return verification.verify(place.cluster, executor, clock, announce, dump_problems)
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

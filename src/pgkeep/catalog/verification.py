@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field
 from itertools import islice
@@ -177,16 +177,24 @@ class _Findings:
             self.damage.setdefault(checked.key, []).append(found.problem)
 
 
-def verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announce) -> VerifyReport:
+Probe = Callable[[Cluster, DumpId], tuple[str, ...]]
+"""Why a dump whose bytes are sound could not be loaded; () when nothing speaks against it."""
+
+
+def verify(
+    cluster: Cluster, executor: Executor, clock: Clock, announce: Announce, probe: Probe = lambda *_: ()
+) -> VerifyReport:
     """Read everything.  Damage is in the report; faults are those of the store (store-unreachable ...).
 
     Damaged packs are marked, so that no backup inherits from them; marks of sound ones go.
     """
     with kept(cluster, clock, announce, purpose="verify", bases=root_ids(cluster)):
-        return _verify(cluster, executor, clock, announce)
+        return _verify(cluster, executor, clock, announce, probe)
 
 
-def _verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announce) -> VerifyReport:
+def _verify(
+    cluster: Cluster, executor: Executor, clock: Clock, announce: Announce, probe: Probe
+) -> VerifyReport:  # fmt: skip
     began = clock.monotonic()
     announce(Phase("manifests", "reading the manifests"))
     findings = _Findings()
@@ -212,7 +220,7 @@ def _verify(cluster: Cluster, executor: Executor, clock: Clock, announce: Announ
     problems = tuple(f"{one.fault.message}; what belongs to it is out of reach" for one in damaged)
     return VerifyReport(
         verdicts, wal, problems, findings.packs, findings.wal_objects, findings.bytes, seconds,
-        tuple(_dump_verdict(cluster, dump, packs, findings) for dump, packs in dumps.items()),
+        tuple(_dump_verdict(cluster, dump, packs, findings, probe) for dump, packs in dumps.items()),
     )  # fmt: skip
 
 
@@ -317,12 +325,14 @@ def _verdict(
     return BackupVerdict(backup, tuple(dict.fromkeys(problems)))
 
 
-def _dump_verdict(cluster: Cluster, dump: DumpId, packs: Iterable[PackRef], findings: _Findings) -> BackupVerdict:
+def _dump_verdict(
+    cluster: Cluster, dump: DumpId, packs: Iterable[PackRef], findings: _Findings, probe: Probe
+) -> BackupVerdict:
     problems = [findings.unreadable_dumps[dump]] if dump in findings.unreadable_dumps else []
     problems += findings.damage.get(names.dump(cluster.uuid, dump), ())
     for pack in packs:
         problems += findings.damage.get(names.pack(cluster.uuid, pack.id), ())
-    return BackupVerdict(dump, tuple(dict.fromkeys(problems)))
+    return BackupVerdict(dump, tuple(dict.fromkeys(problems)) or probe(cluster, dump))
 
 
 def _wal_of_backup(archive: WalArchive, listing: Listing, manifest: Manifest, findings: _Findings) -> Iterator[str]:

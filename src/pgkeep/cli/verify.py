@@ -21,7 +21,8 @@ from pgkeep.errors import EXIT_OK, EXIT_VERIFY
 def command(session: Session, processes: int | None) -> int:
     """Read every pack, manifest and WAL segment, check every hash, and look for gaps in the WAL.
 
-    Damage is reported for each backup that it costs, and the exit status is 14. The server is not touched.
+    Of dumps also the tables of contents are read: what they name must be there. Damage is reported for each backup and
+    each dump that it costs, and the exit status is 14. The server is not touched.
     """
     from pgkeep.app.place import available_processors, open_place
     from pgkeep.app.verify import verify
