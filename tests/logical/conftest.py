@@ -23,6 +23,10 @@ from pgkeep.repo.repository import Repository, create_repository, register_clust
 from pgkeep.store.local import LocalStore
 from pgkeep.store.open import create_store
 from tests.clusters import Cluster
+from tests.logical.sides import _sides, load, sides
+
+__all__ = ["_sides", "load", "sides"]
+"""Fixtures from elsewhere."""
 
 INTO_REPOSITORY = DumpTarget()
 LEFT = "/dev/shm/pgkeep-dump-*"
