@@ -30,6 +30,7 @@ from pgkeep.format.objects import ClaimInfo, decode_info
 from pgkeep.format.section import CRITICAL, SectionType
 from pgkeep.format.tail import decode_tail
 from pgkeep.format.walobject import decode_wal
+from tests.format.dumpattacks import dump_attacks
 from tests.format.forge import Forged, forge_block, forge_tail, reseal
 from tests.format.samples import INFO, INNER, entries
 from tests.format.test_header import HEADER
@@ -239,7 +240,8 @@ def wal_attacks() -> Iterator[tuple[str, Attack]]:
 
 
 def attacks() -> dict[str, Attack]:
-    return dict([*manifest_attacks(), *object_attacks(), *footer_attacks(), *wal_attacks()])
+    found = [*manifest_attacks(), *object_attacks(), *footer_attacks(), *wal_attacks()]
+    return dict([*found, *dump_attacks(BOMBS, OBJ)])
 
 
 def burdens() -> None:

@@ -17,6 +17,8 @@ from pgkeep.format.objects import ClaimInfo, decode_info, encode_object
 from pgkeep.format.record import encode_record
 from pgkeep.format.section import SectionType
 from tests.format.attacks import MANIFEST, OBJ, read_all
+from tests.format.dumpattacks import DUMP, read_dump
+from tests.format.dumpattacks import SECTIONS as IN_DUMP
 from tests.format.forge import reseal
 from tests.format.test_header import HEADER
 
@@ -114,6 +116,41 @@ def test_mended_mutations_of_the_plain_content_are_survived(source: random.Rando
     for _ in range(flips if content else 0):
         content[source.randrange(len(content))] = source.randrange(256)
     survives(reseal(MANIFEST, type_, bytes(content)))
+
+
+def read_dump_whole(data: bytes) -> None:
+    decode_header(data, OBJ)
+    read_dump(data, OBJ)
+
+
+def survives_as_dump(data: bytes) -> None:
+    try:
+        read_dump_whole(data)
+    except Fault as fault:
+        assert OBJ in fault.message
+        assert fault.code in ("format-damaged", "format-unsupported")
+
+
+def test_every_truncation_and_every_flipped_byte_of_a_dump_is_noticed() -> None:
+    read_dump(DUMP, OBJ)
+    for length in range(len(DUMP)):
+        with pytest.raises(Damaged, match=OBJ):
+            read_dump_whole(DUMP[:length])
+    for at in range(len(DUMP)):
+        flipped = bytearray(DUMP)
+        flipped[at] ^= 1 << at % 8
+        with pytest.raises(Fault, match=OBJ):
+            read_dump_whole(bytes(flipped))
+
+
+@given(st.sampled_from(IN_DUMP), anything | st.lists(st.lists(anything, max_size=5), max_size=3))
+def test_any_record_in_any_section_of_a_dump_is_survived(type_: SectionType, value: object) -> None:
+    survives_as_dump(reseal(DUMP, type_, encode_record(value)))
+
+
+@given(st.sampled_from(IN_DUMP), st.binary(max_size=200))
+def test_any_bytes_in_any_section_of_a_dump_are_survived(type_: SectionType, content: bytes) -> None:
+    survives_as_dump(reseal(DUMP, type_, content))
 
 
 @given(anything)
