@@ -22,12 +22,13 @@ from benchmarks.archiving import drain_race, push_again_race
 from benchmarks.contenders import NAMES, contenders
 from benchmarks.data import SCALES, data_set
 from benchmarks.delta import delta_race
+from benchmarks.dumping import FORMATS, dump_race
 from benchmarks.incremental import incremental_races
 from benchmarks.race import Course, Result, backup_race, clusters, restore_race
 from benchmarks.recovery import recovery_race
 from benchmarks.server import RaceError, Site, find_programs
 
-RACES = ("backup", "restore", "delta", "incremental", "drain", "push-again", "recovery", "bounds")
+RACES = ("backup", "restore", "delta", "incremental", "drain", "push-again", "recovery", *FORMATS, "bounds")
 
 
 def main() -> int:
@@ -134,6 +135,9 @@ def _races(course: Course, races: list[str]) -> Iterator[Result]:
         yield recovery_race(course)
     if "incremental" in races:
         yield from incremental_races(course)
+    for name, form in FORMATS.items():
+        if name in races:
+            yield dump_race(course, form)
     if not {"backup", "restore", "delta"} & set(races):
         return
     with clusters(course) as servers:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pgkeep.errors import Fault
 from pgkeep.logical.closed import ClosedFiles
-from pgkeep.logical.drain import Store, drain, open_files
+from pgkeep.logical.drain import Begin, drain, open_files
 from pgkeep.logical.plan import ScratchPlan
 from pgkeep.logical.room import file_system, room_in
 from pgkeep.logical.watchdog import start_time
@@ -26,11 +26,10 @@ def shell(script: str, directory: Path) -> Child:
     return Child(["/bin/sh", "-euc", script, "sh", str(directory)])
 
 
-def drained(script: str, directory: Path, store: Store) -> Child:
-    """What the script wrote went into `store`; the child, which has ended, or its Fault."""
+def drained(script: str, directory: Path, begin: Begin) -> None:
+    """What the script writes goes into what `begin` makes; the script's Fault."""
     with ClosedFiles(str(directory)) as closed, shell(script, directory) as child:
-        drain(child, closed, str(directory), ScratchPlan(str(directory), room_in(str(directory)), 0), store)
-    return child
+        drain(child, closed, str(directory), ScratchPlan(str(directory), room_in(str(directory)), 0), begin)
 
 
 class Taken:
@@ -38,15 +37,31 @@ class Taken:
 
     def __init__(self) -> None:
         self.files: dict[str, int] = {}
+        self.begun: set[str] = set()
 
-    def __call__(self, name: str, path: str) -> None:
-        assert name not in self.files
-        self.files[name] = os.path.getsize(path)
+    def __call__(self, name: str) -> Member:
+        assert name not in self.begun
+        self.begun.add(name)
+        return Member(self, name)
+
+
+@dataclass
+class Member:
+    taken: Taken
+    name: str
+    size: int = 0
+
+    def write(self, data: memoryview) -> None:
+        self.size += len(data)
+
+    def close(self) -> None:
+        self.taken.files[self.name] = self.size
 
 
 def run(script: str, directory: Path) -> Taken:
     taken = Taken()
     drained(script, directory, taken)
+    assert taken.begun == set(taken.files)
     return taken
 
 
@@ -67,11 +82,11 @@ def test_a_program_that_fails_is_a_fault_whatever_it_wrote(tmp_path: Path) -> No
 
 
 def test_a_store_that_fails_ends_the_program(tmp_path: Path) -> None:
-    def store(name: str, _path: str) -> None:
+    def refuse(name: str) -> Member:
         raise Fault("store-full", f"no room for {name}")
 
     with pytest.raises(Fault, match=r"no room for \d+"):
-        drained('echo one > "$1/$$"; sleep 600', tmp_path, store)
+        drained('echo one > "$1/$$"; sleep 600', tmp_path, refuse)
     (pid,) = [int(path.name) for path in tmp_path.iterdir()]
     assert start_time(pid) is None
 
@@ -101,11 +116,20 @@ def test_more_than_fits_passes_through_when_every_file_fits(tmp_path: Path) -> N
     assert taken.files == {f"{number}.dat": 2 << 20 for number in range(1, 21)}
 
 
-def test_one_file_that_does_not_fit_ends_the_dump_in_words(tmp_path: Path) -> None:
+def test_one_file_that_is_larger_than_the_room_passes_through_while_it_grows(tmp_path: Path) -> None:
+    script = 'exec 3> "$1/big.dat"; for i in $(seq 100); do head -c 1048576 /dev/zero >&3; sleep 0.01; done'
+    with small_memory(tmp_path / "small", "16m") as small:
+        taken = run(script, small)
+        assert list(small.iterdir()) == []
+    assert taken.files == {"big.dat": 100 << 20}
+
+
+def test_without_holes_it_ends_the_dump_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written slowly, so that it is noticed before the program meets the end of the file system."""
+    monkeypatch.setattr("pgkeep.logical.drain._fallocate", None)
     script = 'exec 3> "$1/$$"; while :; do head -c 65536 /dev/zero >&3; sleep 0.01; done'
     with small_memory(tmp_path / "small", "8m") as small:
-        with pytest.raises(Fault, match="are being written at one time") as caught:
+        with pytest.raises(Fault, match="cannot be given back before its end") as caught:
             run(script, small)
         (big,) = small.iterdir()
         assert start_time(int(big.name)) is None and big.stat().st_size < 8 << 20

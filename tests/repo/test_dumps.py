@@ -122,8 +122,25 @@ def test_members_have_names_of_their_own(made: Made) -> None:
             pass
         with pytest.raises(ValueError, match="already"):
             writer.member(b"a")
-        with writer.member(b"b"), pytest.raises(ValueError, match="not closed"):
-            writer.member(b"c")
+        writer.member(b"b")
+        with pytest.raises(ValueError, match="still open"):
+            writer.commit(FACTS)
+
+
+def test_members_that_are_written_at_one_time(made: Made) -> None:
+    contents = {b"even": [bytes([number]) * 300_000 for number in range(0, 40, 2)], b"odd": [b"1" * 70_000] * 20}
+    with DumpWriter(made.cluster, StepClock()) as writer:
+        members = {name: writer.member(name, is_compressed=name == b"odd") for name in contents}
+        for parts in zip(*contents.values(), strict=True):
+            for member, part in zip(members.values(), parts, strict=True):
+                member.write(part)
+        for member in reversed(members.values()):
+            member.close()
+        writer.commit(FACTS)
+    reader = open_dump(made.cluster, writer.id)
+    assert [member.name for member in reader.members()] == [b"odd", b"even"]
+    for name, written in contents.items():
+        assert b"".join(reader.read(name)) == b"".join(written)
 
 
 def test_what_there_is_not(made: Made) -> None:

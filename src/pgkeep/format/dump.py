@@ -2,7 +2,7 @@
 
 1. It is a root as a backup's manifest is (`root`): INFO, PACKS and LIVE are all that sweeps and lists need.
 2. The content lies in packs as BYTES; a member says of its content in which packs and where.  Members come in the
-   order in which they were stored, so that reading all of them reads each pack once.
+   order in which they were ended, so that reading all of them reads each pack once, or a few together.
 3. A member's name is a relative path that stays below where it is put: writers and readers check it.
 """
 

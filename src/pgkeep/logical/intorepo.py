@@ -31,11 +31,13 @@ from pgkeep.logical.plan import DumpPlan, PlannedDatabase
 from pgkeep.logical.scratch import remove_leftovers, scratch_directory
 from pgkeep.pg.child import Child
 from pgkeep.pg.link import Link, Reach
-from pgkeep.repo.dumpwriter import DumpFacts, DumpWriter
+from pgkeep.repo.dumpwriter import DumpFacts, DumpWriter, MemberWriter
 from pgkeep.repo.repository import Cluster
 
 _PIECE: Final = 1 << 20
 TOC: Final = "toc.dat"
+_COMPRESSED: Final = (".zst", ".lz4", ".gz")
+"""What pg_dump adds to the names of files that it has compressed (compress_io.c)."""
 
 
 def dump_into_repository(
@@ -98,22 +100,24 @@ class _Job:
         assert scratch is not None
         stored: set[str] = set()
 
-        def store(name: str, path: str) -> None:
-            listener.progress(self._writer.add_file(os.fsencode(database.prefix + name), path))
+        def begin(name: str) -> _Counted:
             stored.add(name)
+            member = self._writer.member(os.fsencode(database.prefix + name), is_compressed=name.endswith(_COMPRESSED))
+            return _Counted(member, listener)
 
         with scratch_directory(scratch.parent, self._guard) as directory, ClosedFiles(directory) as closed:
             command = dump_command(self._plan, reach, file=directory, sync=False)
             with Child(command, reach=reach, on_line=listener) as child:
                 self._guard.watch(child)
-                drain(child, closed, directory, scratch, store)
+                drain(child, closed, directory, scratch, begin)
             self._guard.forget(child)
         if TOC not in stored:
             raise _nothing_came("pg_dump", database.name)
 
     def _pipe(self, name: str, command: list[str] | None, reach: Reach, listener: Listener | None) -> None:
         """What a program writes to its stdout becomes the member `name`."""
-        with self._writer.member(os.fsencode(name)) as member:
+        is_compressed = name.endswith(ARCHIVE) and self._plan.compression != "none"
+        with self._writer.member(os.fsencode(name), is_compressed=is_compressed) as member:
             if command is None:
                 member.write(database_script(self._plan, reach, self._guard))
                 return
@@ -128,6 +132,21 @@ class _Job:
             self._guard.forget(child)
             if not member.size:
                 raise _nothing_came(child.name, name)
+
+
+class _Counted:
+    """A member whose bytes are progress."""
+
+    def __init__(self, member: MemberWriter, listener: Listener) -> None:
+        self._member = member
+        self._listener = listener
+
+    def write(self, data: memoryview) -> None:
+        self._member.write(data)
+        self._listener.progress(len(data))
+
+    def close(self) -> None:
+        self._member.close()
 
 
 def _read_some(stream: IO[bytes], buffer: memoryview) -> int:

@@ -2,8 +2,8 @@
 
 1. Every database's own dump is consistent in itself; of several, each has a snapshot of its own.
 2. Into the repository, content that pg_dump cannot compress well is left to the repository's own zstd.
-3. Directory format into the repository passes through a scratch directory, which holds what is being written at one
-   time: about the largest tables, one for each job.
+3. Directory format into the repository passes through a scratch directory, which holds what is written and not stored
+   yet: some pieces of a table for each job, for files are stored and emptied while they grow.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FIRST_WITH_FILTER: Final = 17
 MOST_JOBS: Final = 8
 """By default: every job is a connection that reads as fast as it can."""
 _GZIP_LEVELS: Final = tuple(str(level) for level in range(10))
-_COMPRESSED: Final = 0.5
-"""Of a table's size, what its compressed content takes at most as a rule."""
+_PER_JOB: Final = 16 << 20
+"""Bytes that are written and not stored yet, as a rule; pg_dump is paused when it is more than fits."""
 UNLESS_IN_USE: Final = frozenset({"postgres", "template1"})
 """Databases that every server has; --all takes them when somebody has made something in them."""
 
@@ -135,7 +135,7 @@ def plan_dump(
     databases = tuple(_planned(request, one, jobs, several=several) for one in surveyed)
     planned = None
     if to is None and request.format == "directory" and scratch is not None:
-        planned = _scratch(databases, compression, *scratch)
+        planned = _scratch(databases, *scratch)
     warnings = tuple(_warnings(request, server, planned, into_repository=to is None))
     return DumpPlan(request, server, databases, tuple(skipped), tools, jobs, compression, to, planned, warnings)
 
@@ -239,14 +239,14 @@ def _planned(request: DumpRequest, one: Surveyed, jobs: int, *, several: bool) -
     tables = [] if request.chosen.part == "schema" else chosen_tables(request.chosen, one.tables)
     sizes = [table.size for table in tables]
     return PlannedDatabase(
-        facts=one.database, prefix=prefix, size=one.database.size or 0, chosen=sum(sizes), at_once=sum(sizes[:jobs]),
+        facts=one.database, prefix=prefix, size=one.database.size or 0, chosen=sum(sizes),
+        at_once=sum(min(size, _PER_JOB) for size in sizes[:jobs]),
         tables=sum(1 for table in tables if (table.schema, table.name) != LARGE_OBJECTS),
     )  # fmt: skip
 
 
-def _scratch(databases: Sequence[PlannedDatabase], compression: str, parent: str, room: Room) -> ScratchPlan:
-    share = 1.0 if compression == "none" else _COMPRESSED
-    expected = int(max(database.at_once for database in databases) * share)
+def _scratch(databases: Sequence[PlannedDatabase], parent: str, room: Room) -> ScratchPlan:
+    expected = max(database.at_once for database in databases)
     if expected > room.free - room.reserve:
         raise space_fault(parent, room, f"about {show_size(expected)} are expected at one time")
     return ScratchPlan(parent, room, expected)

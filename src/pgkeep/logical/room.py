@@ -31,12 +31,23 @@ class Room:
 
 def room_in(directory: str) -> Room:
     """What is free now.  Of a tmpfs no more than the memory that the machine, and this container, can spare."""
-    stat = os.statvfs(directory)
-    free = stat.f_frsize * stat.f_bavail
+    free = free_on_disk(directory)
     in_memory = file_system(directory) in IN_MEMORY
-    if in_memory:
-        free = min(free, *(limit for limit in (_spare_memory(), _spare_in_container()) if limit is not None), free)
-    return Room(max(0, free), in_memory, in_memory and _has_swap())
+    if in_memory and (spare := spare_memory()) is not None:
+        free = min(free, spare)
+    return Room(free, in_memory, in_memory and _has_swap())
+
+
+def free_on_disk(directory: str) -> int:
+    """What the directory's file system itself has free."""
+    stat = os.statvfs(directory)
+    return stat.f_frsize * stat.f_bavail
+
+
+def spare_memory() -> int | None:
+    """What may be put into memory; None where nothing is known."""
+    known = [limit for limit in (_spare_memory(), _spare_in_container()) if limit is not None]
+    return min(known) if known else None
 
 
 def file_system(directory: str) -> str:

@@ -27,6 +27,7 @@ NEWEST_MAJOR = 18
 SERVER_PROGRAMS = ("postgres", "initdb")
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?")
 _TAIL_LINES = 5
+_WRAPPER = "pg_wrapper"  # of Debian's postgresql-client-common
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +151,18 @@ def program_version(path: str | os.PathLike[str]) -> tuple[int, str] | None:
 
 
 def inspect(bindir: Path, need: Sequence[str] = SERVER_PROGRAMS) -> Programs | None:
-    """The programs in `bindir`; None when one of `need` is missing, broken or of another version."""
-    if not all(os.access(bindir / name, os.X_OK) for name in need):
+    """The programs in `bindir`; None when one of `need` is missing, broken, Debian's wrapper or of another version."""
+    if not all(os.access(bindir / name, os.X_OK) and not _is_wrapper(bindir / name) for name in need):
         return None
     versions = {program_version(bindir / name) for name in need}
     if len(versions) != 1 or (found := versions.pop()) is None:
         return None
     return Programs(bindir, version=found[1], major=found[0])
+
+
+def _is_wrapper(program: Path) -> bool:
+    """Known without being run, which would take a tenth of a second."""
+    return os.path.basename(os.path.realpath(program)) == _WRAPPER
 
 
 def find_programs(

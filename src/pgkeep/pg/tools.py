@@ -5,7 +5,6 @@
 2. An archive is read by a pg_restore that is at least as new as the pg_dump that wrote it, and preferably of the target
    server's own version: a newer one may say what an older server does not understand.
 3. The directory that the configuration names comes before all others whenever its version fits.
-4. Debian's /usr/bin/pg_dump is a script that picks a version by itself (pg_wrapper): it is never used.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,6 @@ COMPRESSIONS: Final = ("zstd", "lz4", "gzip")
 FIRST_WITH_METHODS: Final = 16
 """Older versions know a level for gzip alone; 14 takes any word for level 0 and compresses nothing."""
 
-_WRAPPER = "pg_wrapper"
 _NO_SUPPORT = b"does not support compression"
 
 
@@ -49,7 +48,7 @@ def find_tools(need: Sequence[str], bindir: Path | None = None) -> list[Programs
     """
     named = _named(need, bindir)
     try:
-        others = [one for one in all_programs(need=need) if not _is_wrapper(one.bindir / need[0])]
+        others = [one for one in all_programs(need=need[:1]) if _is_complete(one, need)]
     except Fault:
         if not named:
             raise
@@ -58,10 +57,15 @@ def find_tools(need: Sequence[str], bindir: Path | None = None) -> list[Programs
     if not found:
         raise Fault(
             "postgres-program",
-            f"no {', '.join(need)} of PostgreSQL {OLDEST_MAJOR} to {NEWEST_MAJOR} found, only Debian's wrappers",
+            f"no directory holds all of {', '.join(need)} of PostgreSQL {OLDEST_MAJOR} to {NEWEST_MAJOR}",
             hint=f"apt-get install postgresql-client-{NEWEST_MAJOR}",
         )
     return found
+
+
+def _is_complete(programs: Programs, need: Sequence[str]) -> bool:
+    """Whether the rest is there too; asking every program of every directory for its version takes its time."""
+    return all(os.access(programs.bindir / name, os.X_OK) for name in need)
 
 
 def _named(need: Sequence[str], bindir: Path | None) -> list[Programs]:
@@ -156,6 +160,7 @@ def choose_load_tools(
     return ToolChoice(fitting[0], f"the newest here; the server is of version {server_major}")
 
 
+@cache
 def compressions(programs: Programs) -> frozenset[str]:
     """What this pg_dump can compress with: asked of the program itself, without a server.
 
@@ -172,7 +177,3 @@ def _has(programs: Programs, method: str) -> bool:
         "--dbname=host=/dev/null port=1 connect_timeout=2",
     ]  # fmt: skip
     return _NO_SUPPORT not in run_program(command, timeout=30).stderr
-
-
-def _is_wrapper(program: Path) -> bool:
-    return os.path.basename(os.path.realpath(program)) == _WRAPPER

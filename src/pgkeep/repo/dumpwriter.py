@@ -72,7 +72,7 @@ class DumpFacts:
 
 
 class DumpWriter:
-    """A dump that is being made: a context manager.  One thread; members one after another.
+    """A dump that is being made: a context manager.  One thread; several members may be open at one time.
 
     `level` is zstd's, for content that is not compressed yet; what zstd does not make smaller is stored as it is.
     """
@@ -90,11 +90,12 @@ class DumpWriter:
         self._packs = PackWriter(
             cluster.repository, cluster.uuid, clock, page_size=_PAGE_SIZE, level=level, entropy=entropy, ahead=ahead
         )
+        self._level = level
         self._numbers: dict[ObjectId, int] = {}
         self._names: set[bytes] = set()
         self._rows: list[Member] = []
         self._sections: list[StoredSection] = []
-        self._open: MemberWriter | None = None
+        self._open = 0
         self._lease: Lease | None = None
         self._keeper: Keeper | None = None
         self._is_broken = False
@@ -128,10 +129,11 @@ class DumpWriter:
         """Bytes of the packs so far, the one that is being filled included."""
         return self._packs.stored
 
-    def member(self, name: bytes) -> MemberWriter:
-        """Begin a member; ValueError for a name that is taken, or that would leave its directory."""
-        if self._open is not None:
-            raise ValueError("the member before is not closed")
+    def member(self, name: bytes, *, is_compressed: bool = False) -> MemberWriter:
+        """Begin a member; ValueError for a name that is taken, or that would leave its directory.
+
+        What `is_compressed` already is not tried again, which would take a fifth of the time that storing it takes.
+        """
         if problem := name_problem(name):
             raise ValueError(problem)
         if name in self._names:
@@ -143,16 +145,16 @@ class DumpWriter:
                 hint="large objects are a file each in directory format: dump with --format custom",
             )
         self._names.add(name)
-        self._open = MemberWriter(self, name)
-        return self._open
+        self._open += 1
+        return MemberWriter(self, name, None if is_compressed else self._level)
 
-    def add_file(self, name: bytes, path: str | bytes) -> int:
+    def add_file(self, name: bytes, path: str | bytes, *, is_compressed: bool = False) -> int:
         """Store a file as a member; its bytes.  `io` when it cannot be read."""
         buffer = memoryview(bytearray(_READ))
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                with self.member(name) as member:
+                with self.member(name, is_compressed=is_compressed) as member:
                     while count := os.readv(descriptor, [buffer]):
                         member.write(buffer[:count])
                     return member.size
@@ -167,7 +169,7 @@ class DumpWriter:
 
         lease-lost, backup-invalidated, the store's faults: then there is none.
         """
-        if self._open is not None or self._is_broken:
+        if self._open or self._is_broken:
             raise ValueError("a member is still open, or was given up")
         written = self._packs.finish()
         known = {pack.id: pack for pack in written}
@@ -225,15 +227,16 @@ class DumpWriter:
         self._sections += member_sections(self._rows)
         self._rows = []
 
-    def add_piece(self, name: bytes, offset: int, data: memoryview) -> MemberExtent:
+    def add_piece(self, name: bytes, offset: int, data: memoryview, level: int | None) -> MemberExtent:
         """For MemberWriter."""
         self._check()
+        self._packs.level = level
         pack, at = self._packs.add_bytes(name, offset, data)
         return MemberExtent(pack=self._numbers.setdefault(pack, len(self._numbers)), at=at, count=len(data))
 
     def end_member(self, member: Member | None) -> None:
         """For MemberWriter; None when it was given up, which ends the dump."""
-        self._open = None
+        self._open -= 1
         if member is None:
             self._is_broken = True
             return
@@ -246,9 +249,10 @@ class DumpWriter:
 class MemberWriter:
     """A member that is being written: a context manager that closes it."""
 
-    def __init__(self, dump: DumpWriter, name: bytes) -> None:
+    def __init__(self, dump: DumpWriter, name: bytes, level: int | None) -> None:
         """Use `DumpWriter.member`."""
         self.name = name
+        self._level = level
         self.size = 0
         self._dump = dump
         self._hasher = dump._cluster.repository.keys.file_hasher()
@@ -271,7 +275,7 @@ class MemberWriter:
         for at in range(0, len(view), PIECE):
             part = view[at : at + PIECE]
             self._hasher.update(part)
-            self._place(self._dump.add_piece(self.name, self.size, part))
+            self._place(self._dump.add_piece(self.name, self.size, part, self._level))
             self.size += len(part)
 
     def _place(self, extent: MemberExtent) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.format import names
-from pgkeep.format.codec import compress
+from pgkeep.format.codec import STORED, compress
 from pgkeep.format.footer import I64, U64, PageTable, encode_footer, frame_table
 from pgkeep.format.frame import PIECE_LENGTH, PIECES_HEAD, FrameKind, Piece, encode_pieces
 from pgkeep.format.framerow import FrameRow
@@ -76,7 +76,8 @@ class PackWriter:
         self._cluster = cluster
         self._clock = clock
         self._page_size = page_size
-        self._level = level
+        self.level: int | None = level
+        """zstd's for frames that are filled from now on; None stores them as they are."""
         self._target = pack_target
         self._entropy = entropy
         self._thread = ThreadPoolExecutor(1, "pack-writer") if ahead else None
@@ -202,7 +203,7 @@ class PackWriter:
             return
         table = encode_pieces(pending.pieces)
         raw = _plain(table, pending, ending)
-        codec, stored = compress(raw, self._level)
+        codec, stored = compress(raw, self.level) if self.level is not None else (STORED, bytes(raw))
         plain = self._page_hash(table, pending.size) if kind is FrameKind.PAGES else self._repository.keys.frame(raw)
         self._frames += stored
         row = FrameRow(kind, codec, len(stored), len(raw), pending.size, stored_hash(stored), plain)
