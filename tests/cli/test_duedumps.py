@@ -125,6 +125,10 @@ def test_what_is_due_is_dumped_listed_verified_and_pruned(
     assert verified.status == 0, verified.out
     assert [one["sound"] for one in verified.result["dumps"]] == [True] * 3
     assert "newest of shop" in pgkeep_process("prune", "--dry-run").out
+    assert pgkeep_process("hold", listed[0]["dump"], "--note", "the audit").status == 0
+    assert "the dump" in pgkeep_process("hold").out
+    assert not pgkeep_process("prune", "--yes", "--json").result["result"]["deleted_dumps"]
+    assert pgkeep_process("hold", "--release", listed[0]["dump"]).status == 0
     pruned = pgkeep_process("prune", "--yes", "--json")
     assert pruned.result["result"]["deleted_dumps"] == [outcome["shop"]["dump"]], pruned.out
     with one_at_a_time(str(server_tmp / "pgkeep.toml")):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from pgkeep.format import names
 from pgkeep.format.extents import HOLE
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.header import ObjectType
@@ -16,20 +17,24 @@ from pgkeep.format.manifest import Place
 from pgkeep.format.section import read_sections
 from pgkeep.repo import check
 from pgkeep.repo.backups import read_manifest
+from pgkeep.repo.checkdump import check_dump
+from pgkeep.repo.dumps import dump_ids, open_dump
 from pgkeep.repo.packreader import PackReader
 from pgkeep.repo.repository import Repository, cluster_named, open_repository
 from pgkeep.repo.walarchive import archive_of
 from pgkeep.store.memory import MemoryStore
 from tests.format.samples import BACKUP, CLUSTER, INFO, INNER, SYSTEM_ID
+from tests.repo.dumped import FACTS, MEMBERS
 from tests.repo.made import CLAIM, HISTORY, INCARNATION, LSNS, PAGES, SEGMENT, WAL, make
 
 V1 = Path(__file__).parent / "fixtures" / "v1"
+V1_DUMP = V1.parent / "v1-dump"
 ZSTD = (1, 5, 7)
 """The library that wrote the fixture."""
 
 
-def stored() -> dict[str, bytes]:
-    return {path.relative_to(V1).as_posix(): path.read_bytes() for path in sorted(V1.rglob("*")) if path.is_file()}
+def stored(root: Path = V1) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +76,21 @@ def test_its_pages_can_be_read(repository: Repository) -> None:
     entry = next(entry for entry in manifest.entries() if entry.place is Place.MAP)
     extents = check.read_map(reader, entry, repository.keys)
     assert (list(extents.count), list(extents.pack)) == ([2, 5, 1], [0, HOLE, 0])
+
+
+def test_a_dump_can_be_read() -> None:
+    store = MemoryStore()
+    for key, content in stored(V1_DUMP).items():
+        store.put(key, [content])
+    cluster = cluster_named(open_repository(store), "main")
+    (dump,) = dump_ids(cluster)
+    reader = open_dump(cluster, dump)
+    assert {member.name: b"".join(reader.read(member)) for member in reader.members()} == MEMBERS
+    assert (reader.info.name, reader.info.host, reader.info.system_id) == ("shop", "db1", SYSTEM_ID)
+    assert (reader.dumped.databases, reader.dumped.options) == (FACTS.databases, FACTS.options)
+    assert check_dump(cluster, dump) == []
+    assert names.feature("dumps.write") in stored(V1_DUMP)
+    assert sum(map(len, stored(V1_DUMP).values())) < 30_000
 
 
 def test_its_wal_can_be_read(repository: Repository) -> None:

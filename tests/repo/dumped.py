@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 
 from pgkeep.clock import Clock
 from pgkeep.format.dump import DumpedDatabase
 from pgkeep.repo.dumpwriter import DumpFacts, DumpWriter
-from pgkeep.repo.repository import Cluster
+from pgkeep.repo.repository import Cluster, Entropy
 from pgkeep.values.ids import DumpId
 from tests.format.samples import SYSTEM_ID, StepClock
 
@@ -29,10 +30,10 @@ MEMBERS: Mapping[bytes, bytes] = {
 
 def add_dump(
     cluster: Cluster, name: str = "shop", members: Mapping[bytes, bytes] = MEMBERS, clock: Clock | None = None,
-    started: str = FACTS.started,
+    started: str = FACTS.started, draw: Entropy = os.urandom,
 ) -> DumpId:  # fmt: skip
     """A dump of these members."""
-    with DumpWriter(cluster, clock or StepClock()) as writer:
+    with DumpWriter(cluster, clock or StepClock(), entropy=draw) as writer:
         for member, content in members.items():
             with writer.member(member) as file:
                 file.write(content)
