@@ -15,6 +15,7 @@ import pytest
 import zstandard
 
 from tests import requirements
+from tests.clusters import Cluster
 from tests.logical import proof
 from tests.logical.proof import Picture, differences, picture
 from tests.logical.sides import NEW, OLD, Load, Side, Sides, databases, run_client
@@ -152,3 +153,117 @@ def compressed(raw: bytes, compression: str) -> bytes:
         case "zstd":
             return zstandard.compress(raw[:1000]) + zstandard.compress(raw[1000:])
     return subprocess.run(["lz4", "-c"], input=raw, capture_output=True, check=True).stdout
+
+
+# --- a part of a dump
+
+
+def names(server: Cluster, dbname: str) -> set[str]:
+    """Relations, constraints, triggers, policies and types of a database, by a short word and name."""
+    query = """
+        SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = 'shop'::regnamespace
+        UNION ALL SELECT 'constraint ' || conname FROM pg_constraint
+                  WHERE connamespace = 'shop'::regnamespace AND contype <> 'n'
+        UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT 'policy ' || polname FROM pg_policy
+        UNION ALL SELECT 'type ' || typname FROM pg_type
+                  WHERE typnamespace = 'shop'::regnamespace AND typtype IN ('e', 'd')
+    """
+    return {name for (name,) in server.sql(query, dbname=dbname)}
+
+
+@pytest.mark.parametrize("kind", ["directory", "custom"])
+def test_a_table_with_what_is_its_own(sides: Sides, load: Load, kind: str) -> None:
+    """Indexes, sequences, triggers, the types that it needs; no other table, and no key to one."""
+    server = sides.new.server
+    words = [str(sides.archive(kind, NEW)), "--into", "part", "--json"]
+    done = load(server, *words, "-t", "shop.numbered", "-t", "shop.child", "-t", "shop.secrets")
+    assert done.status == 0, done.out
+    found = names(server, "part")
+    assert {"relation numbered", "relation child", "relation secrets", "relation numbered_id_seq"} <= found
+    assert {"constraint numbered_pkey", "trigger noting; --", "policy own", "policy not; before"} <= found
+    assert not {"relation parent", "relation kinds", "constraint fk; --"} & found
+    assert any("fk; --" in one for one in done.result["plan"]["left_out"])
+    assert server.value("SELECT count(*) FROM shop.numbered", dbname="part") == 900
+    assert server.value("SELECT nextval('shop.numbered_id_seq')", dbname="part") == 1001
+    owner = server.value("SELECT relowner::regrole::text FROM pg_class WHERE relname = 'secrets'", dbname="part")
+    assert owner == "proof_owner"
+
+
+def test_a_partitioned_table_brings_its_partitions(sides: Sides, load: Load) -> None:
+    server = sides.new.server
+    words = [str(sides.archive("directory", NEW)), "--into", "part", "--json"]
+    done = load(server, *words, "--table", "shop.measures", "--jobs", "2")
+    assert done.status == 0, done.out
+    count = "SELECT count(*), count(DISTINCT tableoid) FROM shop.measures"
+    assert server.sql(count, dbname="part") == server.sql(count, dbname="proof")
+    alone = load(server, *words[:1], "--into", "one", "--json", "--table", "shop.measures_2025")
+    assert alone.status == 0, alone.out
+    assert "relation measures" not in names(server, "one")
+
+
+def test_a_needed_type_comes_with_its_table(sides: Sides, load: Load) -> None:
+    server = sides.new.server
+    words = [str(sides.archive("custom", NEW)), "--into", "part", "--json"]
+    done = load(server, *words, "--table", "shop.kinds")
+    assert done.status == 0, done.out
+    assert {"type mood", "type positive", "relation kinds"} <= names(server, "part")
+    assert server.value("SELECT count(*) FROM pg_extension WHERE extname IN ('hstore', 'citext')", dbname="part") == 2
+    query = "SELECT md5(string_agg(k::text, ',' ORDER BY id)) FROM shop.kinds k"
+    assert server.value(query, dbname="part") == server.value(query, dbname="proof")
+
+
+def test_one_table_replaced_in_a_live_database(sides: Sides, load: Load) -> None:
+    """The rest stays as it is; what points at it is put back with it."""
+    server = sides.new.server
+    assert load(server, str(sides.archive("directory", NEW)), "--into", "live").status == 0
+    server.sql("DELETE FROM shop.child", dbname="live")
+    server.sql("DELETE FROM shop.tree WHERE id > 10", dbname="live")
+    words = [str(sides.archive("custom", NEW)), "--into", "live", "--table", "shop.child", "--clean", "--yes"]
+    done = load(server, *words, "--json")
+    assert done.status == 0, done.out
+    assert done.result["plan"]["replaced"] == ["shop.child"]
+    expected = sides.new.expected
+    found = sides.new.picture("live")
+    assert found.schema == expected.schema
+    assert found.rows["shop.child"] == expected.rows["shop.child"]
+    assert found.rows["shop.tree"][0] == 10
+
+
+def test_rows_alone(sides: Sides, load: Load) -> None:
+    server, archive = sides.new.server, str(sides.archive("custom", NEW))
+    assert load(server, archive, "--into", "live", "--schema-only", "--json").status == 0
+    assert server.value("SELECT count(*) FROM shop.numbered", dbname="live") == 0
+    words = [archive, "--into", "live", "--data-only", "--disable-triggers", "-T", "shop.child", "--yes", "--json"]
+    done = load(server, *words)  # a row of `child` breaks a constraint that was never checked
+    assert done.status == 0, done.out
+    assert "shop.numbered" in done.result["plan"]["appended"]
+    found, expected = sides.new.picture("live"), sides.new.expected
+    assert found.rows.pop("shop.child")[0] == 0
+    rows = {name: one for name, one in expected.rows.items() if name != "shop.child"}
+    unlike = {name for name, one in rows.items() if found.rows.get(name) != one}
+    assert unlike == {"shop.totals", "shop.totals_of_totals"}  # pg_restore refreshes no view with --data-only
+    assert found.sequences == expected.sequences
+
+
+def test_patterns_and_exclusions(sides: Sides, load: Load) -> None:
+    server, archive = sides.new.server, str(sides.archive("directory", NEW))
+    done = load(
+        server, archive, "--into", "part", "--exclude-schema", '"Grö"*', "-T", "shop.parent", "-T", "shop.egg", "--json"
+    )
+    assert done.status == 0, done.out
+    found = names(server, "part")
+    assert not {"relation parent", "relation egg", "constraint chicken_egg_fkey"} & found
+    assert {"relation chicken", "relation child", "relation kinds"} <= found
+    assert server.value("SELECT count(*) FROM pg_namespace WHERE nspname ~ 'Gr'", dbname="part") == 0
+    unknown = load(server, archive, "--into", "x", "--table", "shop.ordres", "--json")
+    assert (unknown.status, unknown.lines[-1]["error"]["code"]) == (2, "usage")
+
+
+def test_other_owners(sides: Sides, load: Load) -> None:
+    server, archive = sides.new.server, str(sides.archive("custom", NEW))
+    words = [archive, "--into", "mine", "--no-owner", "--no-acl", "--json"]
+    assert load(server, *words).status == 0
+    owners = "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'shop'::regnamespace"
+    assert server.sql(owners, dbname="mine") == [("postgres",)]
+    assert server.value("SELECT count(*) FROM pg_class WHERE relacl IS NOT NULL AND oid >= 16384", dbname="mine") == 0

@@ -15,7 +15,8 @@ from pgkeep.events import Announce, Phase, Warned
 from pgkeep.logical import loadjob
 from pgkeep.logical.content import Content, LocalContent, read_text
 from pgkeep.logical.loadjob import LoadResult
-from pgkeep.logical.loadplan import LoadPlan, LoadRequest, is_there, plan_load, wishes_of
+from pgkeep.logical.loadplan import LoadPlan, LoadRequest, is_there, plan_load
+from pgkeep.logical.newdatabase import wishes_of
 from pgkeep.logical.rolesplan import GlobalsPlan, plan_globals
 from pgkeep.logical.selection import select
 from pgkeep.logical.source import Source, look_into

@@ -2,30 +2,29 @@
 
 1. A new database has a passing name (`pgkeep-load-...`) and a comment until it is whole; then it gets its name.  A load
    that dies without a word leaves at most such a one, and never one of the name that was wanted.
-2. A script reaches psql through `\\restrict` with a key of ours: no line of it can run a command of psql's, so neither
-   a program nor another database.  A script of pg_dump that lacks its last line is not committed.
-3. pg_restore goes on after an error by itself; here the first that is not tolerated ends it.  It has succeeded when it
-   says so, or when every error that it counts is one that was tolerated.
+2. Into one that exists, what a failure leaves is asked of the server, and said.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.events import Announce, Noted, Phase, Progress, Warned
 from pgkeep.logical.content import Chunks, unpacked
+from pgkeep.logical.feeding import fed_beside, guarded, output, pour
 from pgkeep.logical.guard import Guard
-from pgkeep.logical.loadplan import IN_HEAD, LoadPlan, Tolerated, Way, about_database, is_there, tolerated
+from pgkeep.logical.loadplan import LoadPlan, Way, is_there
+from pgkeep.logical.newdatabase import about_database
+from pgkeep.logical.restorewords import RestoreWords
+from pgkeep.logical.room import room_in
 from pgkeep.logical.scratch import MEMORY, remove_leftovers, scratch_directory
 from pgkeep.logical.selection import is_about_database
 from pgkeep.pg.child import Child
@@ -41,16 +40,9 @@ from pgkeep.pg.target import (
     rename_database,
     shown_object,
 )
+from pgkeep.values.quantity import show_size
 
 UNFINISHED: Final = "pgkeep-load-"
-_IGNORED: Final = re.compile(r"errors ignored on restore: (\d+)")
-_PARALLEL_DONE: Final = "pg_restore: finished item "
-_SERIAL_DONE: Final = ("pg_restore: creating ", "pg_restore: processing data for ", "pg_restore: executing ")
-_HEAD_BYTES: Final = 1 << 16
-_TRAILER: Final = b"-- PostgreSQL database dump complete"
-_TAIL_BYTES: Final = 4096
-_RESTRICT: Final = re.compile(rb"^\\restrict ([A-Za-z0-9]+)\r?\n", re.MULTILINE)
-_KEEPS_CODE: Final = frozenset({"postgres-lost", "postgres-unreachable", "postgres-rights", "target-space"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +54,6 @@ class LoadResult:
     tolerated: tuple[tuple[str, int], ...]
     created_roles: tuple[str, ...]
     created_tablespaces: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class _Heard:
-    """What pg_restore said so far."""
-
-    done: int = 0
-    let_pass: dict[Tolerated, int] = field(default_factory=dict)
-    errors: int = 0
-    fatal: str = ""
-    ignored: int = 0
 
 
 def carry_out(
@@ -91,7 +72,7 @@ def carry_out(
     return LoadResult(
         plan,
         clock.monotonic() - began,
-        tuple((one.why, count) for one, count in job.heard.let_pass.items()),
+        tuple((one.why, count) for one, count in job.words.heard.let_pass.items()),
         tuple(sorted(made.creates_roles)) if made is not None else (),
         tuple(sorted(made.creates_tablespaces)) if made is not None else (),
     )
@@ -144,11 +125,10 @@ def _naming_globals(plan: LoadPlan) -> Iterator[None]:
 
 class _Job:
     def __init__(self, plan: LoadPlan, conninfo: str, link: Link, announce: Announce, scratch: str) -> None:
-        self.heard = _Heard()
         self._plan, self._conninfo, self._link, self._announce = plan, conninfo, link, announce
         self._scratch = scratch
-        self._total = len(plan.selection.entries) if plan.selection is not None else 0
-        self._child: Child | None = None
+        total = len(plan.selection.entries) if plan.selection is not None else 0
+        self.words = RestoreWords(plan.jobs, total, plan.server.major, announce)
 
     def run(self) -> None:
         with Guard() as guard, ExitStack() as stack:
@@ -268,6 +248,13 @@ class _Job:
         content = self._plan.source.content
         path = stack.enter_context(scratch_directory(self._scratch, guard))
         total, done = sum(content.parts.values()), 0
+        free = room_in(self._scratch).free
+        if free < total:
+            raise Fault(
+                "target-space",
+                f"the dump takes {show_size(total)}, and {self._scratch} has {show_size(free)} to spare",
+                hint="name a directory with room: --scratch DIR; what is laid out there is removed afterwards",
+            )
         self._announce(Phase("lay-out", f"laying out the dump in {self._scratch}"))
         for name in content.parts:
             try:
@@ -306,12 +293,12 @@ class _Job:
             command = [plan.tools.programs.path("pg_restore"), *options, listing, *self._options()]
             if path is not None:
                 command.append(path)
-            with Child(command, reach=reach, descriptors=[number], stdin=stdin, on_line=self._hear) as child:
-                self._child = child
+            with Child(command, reach=reach, descriptors=[number], stdin=stdin, on_line=self.words.hear) as child:
+                self.words.child = child
                 guard.watch(child)
                 feed(child)
                 child.wait()
-                self._judge(child)
+                self.words.judge(child)
                 guard.forget(child)
 
     def _restore_to_psql(self, guard: Guard, reach: Reach, path: str | None) -> None:
@@ -323,8 +310,8 @@ class _Job:
                 command.append(path)
             with Child(command, descriptors=[number], stdin=stdin, stdout=subprocess.PIPE) as writer:
                 guard.watch(writer)
-                with _fed_beside(feed, writer):
-                    self._psql(guard, reach, _output(writer))
+                with fed_beside(feed, writer):
+                    self._psql(guard, reach, output(writer))
                 guard.forget(writer)
 
     @contextmanager
@@ -363,7 +350,7 @@ class _Job:
 
         def feed(child: Child) -> None:
             with closing(unpacked(source.content, source.part, source.compression)) as chunks:  # type: ignore[type-var]
-                _pour(chunks, child)
+                pour(chunks, child)
 
         yield subprocess.PIPE, feed
 
@@ -378,8 +365,8 @@ class _Job:
         with Child(command, reach=reach, stdin=subprocess.PIPE) as child, closing(chunks):  # type: ignore[type-var]
             guard.watch(child)
             total = plan.source.size if plan.way is Way.PSQL and not plan.source.compression else 0
-            guarded = _guarded(chunks, plan.server.major, secrets.token_hex(16), must_end=is_whole)
-            _pour(self._counted(guarded, total), child)
+            kept_in = guarded(chunks, plan.server.major, secrets.token_hex(16), must_end=is_whole)
+            pour(self._counted(kept_in, total), child)
             child.finish()
             guard.forget(child)
 
@@ -389,50 +376,6 @@ class _Job:
             yield chunk
             done += len(chunk)
             self._announce(Progress(min(done, total) if total else done, total))
-
-    # --- what pg_restore says
-
-    def _hear(self, line: str) -> None:
-        heard = self.heard
-        if line.startswith(_PARALLEL_DONE) or (self._plan.jobs == 1 and line.startswith(_SERIAL_DONE)):
-            heard.done += 1
-            self._announce(Progress(min(heard.done, self._total), self._total, unit="objects"))
-        elif "error: " in line or tolerated(line, self._plan.server.major) is not None:
-            self._hear_error(line)
-        elif match := _IGNORED.search(line):
-            heard.ignored = int(match[1])
-
-    def _hear_error(self, line: str) -> None:
-        """Workers write to one pipe, a message in pieces: prefixes may stand before the wrong text, but no text is cut.
-
-        So errors and tolerated texts are counted apart, and must come to the same number in the end.
-        """
-        heard = self.heard
-        heard.errors += line.count("error: ")
-        rule = tolerated(line, self._plan.server.major)
-        if rule is not None:
-            heard.let_pass[rule] = heard.let_pass.get(rule, 0) + len(re.findall(rule.pattern, line))
-        text = line.rpartition("error: ")[2]
-        if rule is None and text.strip() and not heard.fatal:
-            heard.fatal = f"pg_restore: {text}"
-            if self._child is not None:
-                self._child.ask_to_end()
-
-    def _judge(self, child: Child) -> None:
-        """Rule 3."""
-        status = child.process.returncode
-        fault = child.fault() if status != 0 else None
-        heard = self.heard
-        if heard.fatal:
-            code = fault.code if fault is not None else "load-failed"
-            raise Fault(code, heard.fatal, hint=fault.hint if fault is not None else "", said=child.said)
-        if fault is None:
-            return
-        if status != 1 or not heard.ignored or heard.errors != sum(heard.let_pass.values()):
-            raise fault
-        for rule in heard.let_pass:
-            text = f"the server refused a setting of pg_restore's, and nothing is lost by it: {rule.why}"
-            self._announce(Warned("tolerated", text))
 
 
 def _filled(now: Present, entry: TocEntry) -> bool:
@@ -444,109 +387,3 @@ def _failed(fault: Fault, left: str) -> Fault:
     code = fault.code if fault.code != "postgres-program" else "load-failed"
     message = f"{fault.message}; {left}" if left else f"{fault.message}; nothing was left in the server"
     return Fault(code, message, hint=fault.hint, **fault.context)
-
-
-def _pour(chunks: Chunks, child: Child) -> None:
-    """Write everything to the program's stdin; when it does not read to the end, its own words will say why.
-
-    An error of the source ends the program before it sees the end of its input: that would be a commit.
-    """
-    try:
-        for chunk in chunks:
-            child.stdin.write(chunk)
-        child.stdin.close()
-    except BrokenPipeError:
-        with suppress(OSError):
-            child.stdin.close()
-    except BaseException:
-        child.end()
-        raise
-
-
-@contextmanager
-def _fed_beside(feed: Callable[[Child], None], child: Child) -> Iterator[None]:
-    """Feed the program while something else reads from it; why the feeding failed counts more than what came of it."""
-    failures: list[Exception] = []
-
-    def run() -> None:
-        try:
-            feed(child)
-        except Exception as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run, name="feed", daemon=True)
-    thread.start()
-    try:
-        yield
-    except Exception:
-        child.end()
-        thread.join()
-        if failures:
-            raise failures[0] from None
-        raise
-    thread.join()
-    if failures:
-        raise failures[0]
-
-
-def _output(writer: Child) -> Chunks:
-    """What it writes, and at the end its failure."""
-    while chunk := writer.stdout.read(1 << 16):
-        yield chunk
-    writer.finish()
-
-
-def _guarded(chunks: Chunks, major: int, key: str, *, must_end: bool) -> Chunks:
-    """The script without its own \\restrict, within ours, and without settings in its head that the server lacks."""
-    head, rest = _head(chunks)
-    head, own = _without_restrict(_without_settings(head, major))
-    yield f"\\restrict {key}\n".encode()
-    tail = b""
-    closing_line = b"\\unrestrict " + own if own else b""
-    for chunk in _two(head, rest):
-        data = tail + bytes(chunk)
-        cut = max(0, len(data) - _TAIL_BYTES)
-        yield data[:cut]
-        tail = data[cut:]
-    if must_end and _TRAILER not in tail:
-        raise Fault(
-            "dump-damaged",
-            "the script ends before its last line (-- PostgreSQL database dump complete): it is not whole",
-            hint="take the file anew from where it was made; nothing of it was committed",
-        )
-    if closing_line:
-        tail = tail.replace(closing_line, b"", 1)
-    yield tail + f"\n\\unrestrict {key}\n".encode()
-
-
-def _two(head: bytes, rest: Chunks) -> Chunks:
-    yield head
-    yield from rest
-
-
-def _head(chunks: Chunks) -> tuple[bytes, Chunks]:
-    head = b""
-    for chunk in chunks:
-        head += bytes(chunk)
-        if len(head) >= _HEAD_BYTES:
-            break
-    return head, chunks
-
-
-def _without_settings(head: bytes, major: int) -> bytes:
-    """Only before the first object: further on, such a line could be somebody's data."""
-    begin = re.search(rb"^(CREATE|ALTER|COPY|INSERT|-- Name:|-- Data for Name:)", head, re.MULTILINE)
-    end = begin.start() if begin else len(head)
-    first = head[:end]
-    for name, since in IN_HEAD:
-        if major < since:
-            first = re.sub(rb"^SET " + name.encode() + rb" = [^;\n]*;$", b"", first, flags=re.MULTILINE)
-    return first + head[end:]
-
-
-def _without_restrict(head: bytes) -> tuple[bytes, bytes]:
-    """Without the script's own \\restrict, and its key: it stands before everything else, or it is not pg_dump's."""
-    match = _RESTRICT.search(head[:_TAIL_BYTES])
-    if match is None or any(line and not line.startswith(b"--") for line in head[: match.start()].split(b"\n")):
-        return head, b""
-    return head[: match.start()] + head[match.end() :], match[1]

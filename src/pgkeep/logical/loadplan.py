@@ -5,56 +5,31 @@
 2. Into one that exists: one transaction, all or nothing.  With --jobs several connections work, and there is no common
    transaction: the plan says what a failure would leave.
 3. What is known to fail is refused before anything is done: missing roles, extensions, tablespaces; objects that exist.
-4. A dump of a newer version may say what an older server does not understand.  TOLERATED names, one by one, what may
+4. A dump of a newer version may say what an older server does not understand.  `tolerance` names, one by one, what may
    fail without anything being lost; any other error ends the load.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from pgkeep.logical.loadneeds import needed_extensions, needed_roles, needed_tablespaces
+from pgkeep.logical.newdatabase import encoding_of
 from pgkeep.logical.rolesplan import GlobalsPlan
-from pgkeep.logical.selection import ACLS, Chosen, Selection
+from pgkeep.logical.selection import Chosen, Selection
 from pgkeep.logical.source import Kind, Source
+from pgkeep.logical.tolerance import IN_HEAD
 from pgkeep.pg.dumptoc import TocEntry, major_of
-from pgkeep.pg.sqltext import name_of, renamed_database, statements
 from pgkeep.pg.target import NewDatabase, Present, TargetServer, shown_object, supports
 from pgkeep.pg.tools import ToolChoice
 
 _SHOWN: Final = 5
 _PUBLIC_CLOSED: Final = 15
-_PUBLIC: Final = frozenset({"PUBLIC", "CURRENT_USER", "SESSION_USER", "CURRENT_ROLE"})
 _RELATIONS: Final = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 _FUNCTIONS: Final = frozenset({"FUNCTION", "PROCEDURE", "AGGREGATE"})
 _TYPES: Final = frozenset({"TYPE", "DOMAIN"})
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerated:
-    """An error that a server older than `before` may answer, and why nothing is lost by it."""
-
-    pattern: str
-    before: int
-    why: str
-
-    def matches(self, line: str, major: int) -> bool:
-        return major < self.before and re.search(self.pattern, line) is not None
-
-
-TOLERATED: Final = (
-    Tolerated(
-        r'unrecognized configuration parameter "transaction_timeout"', 17,
-        "pg_restore 17 and newer switches off a time limit that older servers do not have",
-    ),
-)  # fmt: skip
-"""Reviewed: each one leaves the loaded data and schema as they would be without it."""
-
-IN_HEAD: Final = (("transaction_timeout", 17),)
-"""Settings in the head of a script, and the first version that knows them."""
 
 
 class Way(Enum):
@@ -282,7 +257,7 @@ def _jobs(source: Source, request: LoadRequest, is_new: bool, processors: int) -
 
 
 def _way(source: Source, server: TargetServer, one_transaction: bool, tools: ToolChoice) -> Way:
-    """One transaction does not survive an error, so what TOLERATED names must not reach the server; and what is read
+    """One transaction does not survive an error, so what `tolerance` names must not reach the server; and what is read
     from a stream must be known to be whole before it is committed, which psql does at the end of its input."""
     if source.kind is Kind.SCRIPT:
         return Way.PSQL
@@ -330,68 +305,6 @@ def _missing(
         hint = "create them, or load everything into the default one: --no-tablespaces"
         found.append(Notice("tablespaces", text, hint))
     return found
-
-
-def needed_roles(source: Source, selection: Selection | None, chosen: Chosen) -> frozenset[str]:
-    """Owners, and who is granted something or named by a policy or by default privileges."""
-    if selection is None:
-        return source.script.owners if source.script is not None else frozenset()
-    found: set[str] = set()
-    for entry in selection.entries:
-        if entry.owner and not chosen.no_owner and _has_owner(entry):
-            found.add(entry.owner)
-        if entry.desc in ACLS:
-            found |= roles_in_acl(entry.definition)
-        if entry.desc in {"POLICY", "USER MAPPING"}:
-            found |= _roles_after(entry.definition, "TO" if entry.desc == "POLICY" else "FOR")
-    return frozenset(found)
-
-
-def _has_owner(entry: TocEntry) -> bool:
-    """pg_restore sets the owner of these (_printTocEntry in pg_backup_archiver.c); rows and comments have none."""
-    return entry.desc not in {"TABLE DATA", "SEQUENCE SET", "COMMENT", "BLOBS", "EXTENSION", *ACLS}
-
-
-def roles_in_acl(definition: str) -> set[str]:
-    """Everybody that GRANT, REVOKE, SET SESSION AUTHORIZATION and ALTER DEFAULT PRIVILEGES name."""
-    found: set[str] = set()
-    for statement in statements(definition):
-        for at, token in enumerate(statement.tokens):
-            is_name = statement.word(at - 1) in {"ROLE", "AUTHORIZATION"} and at > 0
-            is_grantee = at > 1 and statement.word(at - 1) in {"TO", "FROM"}
-            if (is_name or is_grantee) and token.kind in {"word", "quoted"} and _is_role(token.text, token.kind):
-                found.add(name_of(token))
-    return found
-
-
-def _is_role(text: str, kind: str) -> bool:
-    return kind == "quoted" or text.upper() not in _PUBLIC | {"DEFAULT"}
-
-
-def _roles_after(definition: str, keyword: str) -> set[str]:
-    """The names in a list: CREATE POLICY ... TO a, b USING; CREATE USER MAPPING FOR a SERVER."""
-    found: set[str] = set()
-    for statement in statements(definition):
-        at = statement.find(keyword)
-        while 0 <= at < len(statement.tokens) - 1:
-            token = statement.tokens[at + 1]
-            if token.kind in {"word", "quoted"} and _is_role(token.text, token.kind):
-                found.add(name_of(token))
-            following = statement.tokens[at + 2 : at + 3]
-            at = at + 2 if following and following[0].text == "," else -1
-    return found
-
-
-def needed_extensions(source: Source, selection: Selection | None, chosen: Chosen) -> frozenset[str]:
-    if selection is None:
-        return source.script.extensions if source.script is not None else frozenset()
-    return frozenset(entry.tag for entry in selection.entries if entry.desc == "EXTENSION")
-
-
-def needed_tablespaces(selection: Selection | None, chosen: Chosen) -> frozenset[str]:
-    if selection is None or chosen.no_tablespaces:
-        return frozenset()
-    return frozenset(entry.tablespace for entry in selection.entries if entry.tablespace)
 
 
 def _script_refusals(source: Source, request: LoadRequest, present: Present) -> list[Notice]:
@@ -456,63 +369,3 @@ def _warnings(
     if major_of(source.program_version) == 0 and source.kind is Kind.SCRIPT:
         found.append(Notice("foreign", "nothing says that pg_dump made this script: its end cannot be checked"))
     return found
-
-
-def encoding_of(source: Source) -> str:
-    """Of the text in the dump; '' when it does not say."""
-    if source.script is not None:
-        return source.script.encoding
-    entries = source.toc.entries if source.toc is not None else ()
-    for entry in entries:
-        if entry.desc == "ENCODING" and (match := re.search(r"'([^']*)'", entry.definition)):
-            return match[1]
-    return ""
-
-
-def wishes_of(source: Source) -> NewDatabase:
-    """How the dumped database was made: from the CREATE DATABASE of the archive, or beside the script."""
-    if source.toc is not None:
-        made = next((entry.definition for entry in source.toc.entries if entry.desc == "DATABASE"), "")
-    else:
-        made = source.content.database_text() or ""
-    found: dict[str, str] = {}
-    for statement in statements(made):
-        if statement.words(2) != ("CREATE", "DATABASE"):
-            continue
-        for at, token in enumerate(statement.tokens):
-            if token.text == "=" and 0 < at < len(statement.tokens) - 1:
-                found[statement.word(at - 1)] = _value(statement.tokens[at + 1].text)
-    return new_database(found, encoding_of(source))
-
-
-def about_database(script: str, name: str) -> list[str]:
-    """The statements of a script beside plain SQL that say something of its database, said of `name`."""
-    found = statements(script)
-    old = next((name_of(one.tokens[2]) for one in found if one.words(2) == ("CREATE", "DATABASE")), None)
-    if old is None:
-        return []
-    about = "".join(f"{one.text};\n" for one in found if one.word(0) not in {"CREATE", "SET", "SELECT"})
-    return renamed_database(about, old, name)
-
-
-def new_database(found: Mapping[str, str], encoding: str) -> NewDatabase:
-    """From the words of CREATE DATABASE; LOCALE stands for LC_COLLATE and LC_CTYPE."""
-    provider = found.get("LOCALE_PROVIDER", "").lower()
-    locale = found.get("LOCALE", "")
-    return NewDatabase(
-        encoding=found.get("ENCODING", encoding),
-        provider="" if provider == "libc" else provider,
-        locale=found.get("ICU_LOCALE", found.get("BUILTIN_LOCALE", "")),
-        collate=found.get("LC_COLLATE", locale),
-        ctype=found.get("LC_CTYPE", locale),
-        icu_rules=found.get("ICU_RULES", ""),
-    )
-
-
-def _value(text: str) -> str:
-    return text[1:-1].replace("''", "'") if text.startswith("'") else text
-
-
-def tolerated(line: str, major: int, among: Collection[Tolerated] = TOLERATED) -> Tolerated | None:
-    """The rule that lets this error pass on a server of that version."""
-    return next((one for one in among if one.matches(line, major)), None)

@@ -20,7 +20,7 @@ from pgkeep.pg.dumptoc import Toc, TocEntry
 
 TABLES: Final = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 ROWS: Final = frozenset(
-    {"TABLE DATA", "SEQUENCE SET", "BLOBS", "BLOB DATA", "MATERIALIZED VIEW DATA", "STATISTICS DATA"}
+    {"TABLE DATA", "SEQUENCE SET", "BLOB", "BLOB METADATA", "BLOBS", "MATERIALIZED VIEW DATA", "STATISTICS DATA"}
 )
 HEAD: Final = frozenset({"ENCODING", "STDSTRINGS", "SEARCHPATH"})
 OF_THE_DATABASE: Final = frozenset({"DATABASE", "DATABASE PROPERTIES"})
@@ -97,7 +97,7 @@ def _is_wanted(entry: TocEntry, chosen: Chosen) -> bool:
         return False
     if chosen.no_publications and entry.desc.startswith("PUBLICATION"):
         return False
-    is_data = entry.desc in ROWS
+    is_data = entry.desc in ROWS or entry.tag.startswith("LARGE OBJECT")  # their comments and privileges
     return not (chosen.schema_only and is_data) and not (chosen.data_only and not is_data)
 
 

@@ -133,7 +133,7 @@ class _Reader:
         second, minute, hour, day, month, year, _ = (self._int() for _ in range(7))
         try:
             return datetime(1900 + year, month + 1, day, hour, minute, min(second, 59))  # noqa: DTZ001 - it has none
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
 
     def _entry(self, *, is_custom: bool) -> TocEntry:

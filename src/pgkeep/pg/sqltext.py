@@ -137,12 +137,12 @@ def quoted_text(text: str) -> str:
 def renamed_database(text: str, old: str, new: str) -> list[str]:
     """What pg_dump writes about the database `old` (its settings, comment, privileges), said of `new`.
 
-    That is the name behind the first DATABASE of each statement: ALTER DATABASE old SET, ALTER ROLE r IN DATABASE old
-    SET, COMMENT ON DATABASE old, GRANT ... ON DATABASE old.
+    That is the name behind a DATABASE of each statement: ALTER DATABASE old SET, ALTER ROLE r IN DATABASE old SET,
+    COMMENT ON DATABASE old, GRANT ... ON DATABASE old.  A role may be called "database" too.
     """
     found = []
     for statement in statements(text):
-        at = statement.find("DATABASE") + 1
-        named = 0 < at < len(statement.tokens) and name_of(statement.tokens[at]) == old
-        found.append(statement.replaced(at, quoted_name(new)) if named else statement.text)
+        places = [at for at in range(1, len(statement.tokens)) if statement.word(at - 1) == "DATABASE"]
+        at = next((at for at in places if name_of(statement.tokens[at]) == old), 0)
+        found.append(statement.replaced(at, quoted_name(new)) if at else statement.text)
     return found

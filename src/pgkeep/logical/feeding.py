@@ -1,0 +1,131 @@
+"""What the programs of a load read: archives and scripts as streams, and what a script is kept from.
+
+1. A script reaches psql within `\\restrict` and a key of ours: no line of it can run a command of psql's, so neither a
+   program nor another database.
+2. A script of pg_dump that lacks its last line is not committed: psql commits at the end of its input, and does not see
+   that end.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from pgkeep.errors import Fault
+from pgkeep.logical.content import Chunks
+from pgkeep.logical.tolerance import IN_HEAD
+from pgkeep.pg.child import Child
+
+_HEAD_BYTES: Final = 1 << 16
+_TRAILER: Final = b"-- PostgreSQL database dump complete"
+_TAIL_BYTES: Final = 4096
+_RESTRICT: Final = re.compile(rb"^\\restrict ([A-Za-z0-9]+)\r?\n", re.MULTILINE)
+
+
+def pour(chunks: Chunks, child: Child) -> None:
+    """Write everything to the program's stdin; when it does not read to the end, its own words will say why.
+
+    An error of the source ends the program before it sees the end of its input: that would be a commit.
+    """
+    try:
+        for chunk in chunks:
+            child.stdin.write(chunk)
+        child.stdin.close()
+    except BrokenPipeError:
+        with suppress(OSError):
+            child.stdin.close()
+    except BaseException:
+        child.end()
+        raise
+
+
+@contextmanager
+def fed_beside(feed: Callable[[Child], None], child: Child) -> Iterator[None]:
+    """Feed the program while something else reads from it; why the feeding failed counts more than what came of it."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            feed(child)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="feed", daemon=True)
+    thread.start()
+    try:
+        yield
+    except Exception:
+        child.end()
+        thread.join()
+        if failures:
+            raise failures[0] from None
+        raise
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+def output(writer: Child) -> Chunks:
+    """What it writes, and at the end its failure."""
+    while chunk := writer.stdout.read(1 << 16):
+        yield chunk
+    writer.finish()
+
+
+def guarded(chunks: Chunks, major: int, key: str, *, must_end: bool) -> Chunks:
+    """The script without its own \\restrict, within ours, and without settings in its head that the server lacks."""
+    head, rest = _head(chunks)
+    head, own = _without_restrict(_without_settings(head, major))
+    yield f"\\restrict {key}\n".encode()
+    tail = b""
+    closing_line = b"\\unrestrict " + own if own else b""
+    for chunk in _two(head, rest):
+        data = tail + bytes(chunk)
+        cut = max(0, len(data) - _TAIL_BYTES)
+        yield data[:cut]
+        tail = data[cut:]
+    if must_end and _TRAILER not in tail:
+        raise Fault(
+            "dump-damaged",
+            "the script ends before its last line (-- PostgreSQL database dump complete): it is not whole",
+            hint="take the file anew from where it was made; nothing of it was committed",
+        )
+    if closing_line:
+        tail = tail.replace(closing_line, b"", 1)
+    yield tail + f"\n\\unrestrict {key}\n".encode()
+
+
+def _two(head: bytes, rest: Chunks) -> Chunks:
+    yield head
+    yield from rest
+
+
+def _head(chunks: Chunks) -> tuple[bytes, Chunks]:
+    head = b""
+    for chunk in chunks:
+        head += bytes(chunk)
+        if len(head) >= _HEAD_BYTES:
+            break
+    return head, chunks
+
+
+def _without_settings(head: bytes, major: int) -> bytes:
+    """Only before the first object: further on, such a line could be somebody's data."""
+    begin = re.search(rb"^(CREATE|ALTER|COPY|INSERT|-- Name:|-- Data for Name:)", head, re.MULTILINE)
+    end = begin.start() if begin else len(head)
+    first = head[:end]
+    for name, since in IN_HEAD:
+        if major < since:
+            first = re.sub(rb"^SET " + name.encode() + rb" = [^;\n]*;$", b"", first, flags=re.MULTILINE)
+    return first + head[end:]
+
+
+def _without_restrict(head: bytes) -> tuple[bytes, bytes]:
+    """Without the script's own \\restrict, and its key: it stands before everything else, or it is not pg_dump's."""
+    match = _RESTRICT.search(head[:_TAIL_BYTES])
+    if match is None or any(line and not line.startswith(b"--") for line in head[: match.start()].split(b"\n")):
+        return head, b""
+    return head[: match.start()] + head[match.end() :], match[1]
