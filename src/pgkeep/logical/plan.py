@@ -290,7 +290,7 @@ def _warnings(
             Warned(
                 "inserts",
                 "--inserts writes a statement for every row: the dump is larger, and loads many times more slowly than"
-                " with COPY (docs/dump-and-load.md has figures); it serves other database systems alone",
+                " with COPY; it serves other database systems alone",
                 "leave out --inserts to load into PostgreSQL",
             )
         )

@@ -185,5 +185,6 @@ def _meaning(said: str) -> tuple[str, str]:
     if any(word in said for word in _UNREACHABLE):
         return "postgres-unreachable", "check the host, port, user and password of the connection"
     if any(word in said for word in _RIGHTS):
-        return "postgres-rights", "grant the role pg_read_all_data, or connect as the owner or a superuser"
+        hint = "grant the role pg_read_all_data, or connect as a superuser, who alone reads everybody's large objects"
+        return "postgres-rights", hint
     return "postgres-program", ""
