@@ -24,11 +24,12 @@ from benchmarks.data import SCALES, data_set
 from benchmarks.delta import delta_race
 from benchmarks.dumping import FORMATS, dump_race
 from benchmarks.incremental import incremental_races
+from benchmarks.loading import load_race
 from benchmarks.race import Course, Result, backup_race, clusters, restore_race
 from benchmarks.recovery import recovery_race
 from benchmarks.server import RaceError, Site, find_programs
 
-RACES = ("backup", "restore", "delta", "incremental", "drain", "push-again", "recovery", *FORMATS, "bounds")
+RACES = ("backup", "restore", "delta", "incremental", "drain", "push-again", "recovery", *FORMATS, "load", "bounds")
 
 
 def main() -> int:
@@ -138,6 +139,8 @@ def _races(course: Course, races: list[str]) -> Iterator[Result]:
     for name, form in FORMATS.items():
         if name in races:
             yield dump_race(course, form)
+    if "load" in races:
+        yield load_race(course)
     if not {"backup", "restore", "delta"} & set(races):
         return
     with clusters(course) as servers:

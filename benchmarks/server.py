@@ -125,10 +125,10 @@ class Server:
         stop = (self.site.program("pg_ctl"), "stop", "-w", "-t", "3600", "-m", "fast")
         self.site.run(*stop, "-D", str(self.data))
 
-    def sql(self, text: str) -> str:
+    def sql(self, text: str, dbname: str = "postgres") -> str:
         """The result's values, tab-separated; one statement."""
         psql = (self.site.program("psql"), "-XqAt", "-F", "\t", "-v", "ON_ERROR_STOP=1")
-        return self.site.run(*psql, "-d", self.conninfo, "-c", text).strip()
+        return self.site.run(*psql, "-d", f"{self.conninfo} dbname={dbname}", "-c", text).strip()
 
 
 @contextlib.contextmanager
