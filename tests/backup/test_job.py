@@ -111,7 +111,8 @@ def _interrupt(made: Kept, process: subprocess.Popen[str], number: int) -> bool:
 
 
 def _unfinished(made: Kept) -> list[Path]:
-    return list(made.repository.rglob(".tmp-*"))
+    """Packs on their way; the archiver has unfinished files of its own, also before the backup has begun."""
+    return list(made.repository.glob("*/packs/.tmp-*"))
 
 
 _IN_BACKUP = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgkeep'"

@@ -82,6 +82,9 @@ class PackWriter:
         self._entropy = entropy
         self._thread = ThreadPoolExecutor(1, "pack-writer") if ahead else None
         self._under_way: Future[None] | None = None
+        if self._thread is not None:
+            # Started now: `discard` must find it, and a signal that raises can come while a thread is being started.
+            self._thread.submit(lambda: None).result()
         self.written: list[WrittenPack] = []
         self._reset()
 
@@ -247,6 +250,8 @@ class PackWriter:
         """Remove the packs that it wrote; what cannot be removed nobody names, and a sweep takes it."""
         with suppress(Fault):
             self._await_put()
+        if self._thread is not None:  # a signal may also have come between the handing over and the note of it
+            self._thread.shutdown()
         for pack in self.written:
             with suppress(Fault):
                 self._repository.store.delete(names.pack(self._cluster, pack.id))
