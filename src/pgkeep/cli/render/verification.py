@@ -33,10 +33,10 @@ def report_text(report: VerifyReport) -> RenderableType:
     """A line for each backup, every problem, and the sum."""
     sound, damaged = Text("sound", style="green"), Text("DAMAGED", style="bold red")
     rows = [(one.backup, sound if one.is_sound else damaged) for one in report.backups]
-    tables: list[RenderableType] = [table(("BACKUP", "STATE"), rows)]
-    if report.dumps:
-        dumps = [(one.backup, sound if one.is_sound else damaged) for one in report.dumps]
-        tables += [Text(), table(("DUMP", "STATE"), dumps)]
+    dumps = [(one.backup, sound if one.is_sound else damaged) for one in report.dumps]
+    tables: list[RenderableType] = [table(("BACKUP", "STATE"), rows)] if rows or not dumps else []
+    if dumps:
+        tables += [*([Text()] if tables else []), table(("DUMP", "STATE"), dumps)]
     problems = [f"{one.backup}: {problem}" for one in (*report.backups, *report.dumps) for problem in one.problems]
     lines = [Text.assemble(("damage: ", "bold red"), problem) for problem in _all(report, problems)]
     read = f"{plural(report.packs, 'pack')} and {plural(report.wal_objects, 'WAL file')}"
