@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     races = f"{', '.join(RACES)}, or data to make only the data set (default: all)"
     work = "folder for data, repositories and results, about 25 GB (default: %(default)s)"
-    scale = "full: about 2.7 GB; small: a smoke run that proves nothing (default: full)"
+    scale = "full: about 2.7 GB; large: about 10 GB; small: a smoke run that proves nothing (default: full)"
     who = f"comma-separated, the reference first, of {', '.join(NAMES)} (default: those that are found)"
     postgres = "PostgreSQL's bin folder (default: version 17 from where the tests get it)"
     account = "account for servers and tools when started as root (default: %(default)s)"

@@ -29,6 +29,7 @@ class Scale:
 
 
 SCALES = {
+    "large": Scale("large", 350, 17_500_000),
     "full": Scale("full", 100, 5_000_000),
     "small": Scale("small", 2, 100_000),
 }
