@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 
 from pgkeep.app.dump import DumpResult, DumpTarget, PreparedDump, dump, prepare_dump
+from pgkeep.app.load import LoadChoices, carry_out, prepared
 from pgkeep.app.place import Place
 from pgkeep.clock import SystemClock
 from pgkeep.config.settings import ClusterSettings
 from pgkeep.events import Event
 from pgkeep.format.objects import IncarnationInfo
+from pgkeep.logical.loadjob import LoadResult
+from pgkeep.logical.loadrequest import LoadRequest
 from pgkeep.logical.request import DumpRequest
+from pgkeep.logical.stored import LATEST
 from pgkeep.repo.dumps import DumpReader, dump_ids, open_dump
 from pgkeep.repo.repository import Cluster as RepositoryCluster
 from pgkeep.repo.repository import Repository, create_repository, register_cluster
@@ -71,6 +75,15 @@ class Ground:
     def dump(self, request: DumpRequest, target: DumpTarget = INTO_REPOSITORY) -> DumpResult:
         place = self.place if target.to is None else None
         return dump(self.prepare(request, target), place, self.clock, self.events.append)
+
+    def load(self, server: Cluster, name: str, into: str, scratch: str = "", **request: Any) -> LoadResult:
+        """The newest dump of that set into a database of another server."""
+        choices = LoadChoices(
+            LATEST, LoadRequest(into, **request), server.conninfo, set_name=name, scratch=scratch,
+            bindir=server.programs.bindir,
+        )  # fmt: skip
+        with prepared(choices, lambda: self.place, self.clock, self.events.append) as ready:
+            return carry_out(ready, self.clock, self.events.append)
 
     def newest(self) -> DumpReader:
         return open_dump(self.cluster, dump_ids(self.cluster)[-1])

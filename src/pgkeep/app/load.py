@@ -15,8 +15,10 @@ from pgkeep.events import Announce, Phase, Warned
 from pgkeep.logical import loadjob
 from pgkeep.logical.content import Content, LocalContent, read_text
 from pgkeep.logical.loadjob import LoadResult
-from pgkeep.logical.loadplan import LoadPlan, LoadRequest, is_there, plan_load
+from pgkeep.logical.loadplan import LoadPlan, is_there, plan_load
+from pgkeep.logical.loadrequest import LoadRequest, Notice
 from pgkeep.logical.newdatabase import wishes_of
+from pgkeep.logical.ownermap import mapped_toc, roles_of
 from pgkeep.logical.rolesplan import GlobalsPlan, plan_globals
 from pgkeep.logical.selection import select
 from pgkeep.logical.source import Source, look_into
@@ -77,7 +79,7 @@ def prepared(choices: LoadChoices, locate: Locate, clock: Clock, announce: Annou
 
 def _prepare(choices: LoadChoices, content: Content, announce: Announce) -> PreparedLoad:
     announce(Phase("plan", "comparing the dump with the server"))
-    source = look_into(content)
+    source, notices = _mapped(look_into(content), choices.request)
     with open_target(choices.conninfo) as session:
         server, link = read_server(session), link_of(session, APPLICATION)
     request = choices.request
@@ -90,11 +92,21 @@ def _prepare(choices: LoadChoices, content: Content, announce: Announce) -> Prep
         selection = select(source.toc, request.chosen, lambda entry: is_there(present or Present(), entry))
     plan = plan_load(
         source, request, server, present, tools, selection, _wishes(choices, content, source),
-        _globals(choices, content, server), available_processors(),
+        _globals(choices, content, server), available_processors(), notices,
     )  # fmt: skip
     for notice in plan.warnings:
         announce(Warned(notice.code, notice.text, notice.hint))
     return PreparedLoad(plan, choices.conninfo, link, choices.scratch)
+
+
+def _mapped(source: Source, request: LoadRequest) -> tuple[Source, list[Notice]]:
+    """With the owners that are asked for, and what there is to say of them."""
+    if source.toc is None or not request.owners:
+        return source, []
+    unknown = sorted(request.owners.keys() - roles_of(source.toc))
+    text = f"the dump does not name the roles {', '.join(unknown)} of --owner-map"
+    notices = [Notice("owner-map", text, "look for capitals: names are exact")] if unknown else []
+    return replace(source, toc=mapped_toc(source.toc, request.owners)), notices
 
 
 def _present(conninfo: str, server: TargetServer, database: str) -> Present | None:
@@ -132,7 +144,7 @@ def _globals(choices: LoadChoices, content: Content, server: TargetServer) -> Gl
     else:
         return None
     assert text is not None
-    return plan_globals(text, server.roles, server.tablespaces, server.major)
+    return plan_globals(text, server.roles, server.tablespaces, server.major, choices.request.owners)
 
 
 def carry_out(ready: PreparedLoad, clock: Clock, announce: Announce) -> LoadResult:

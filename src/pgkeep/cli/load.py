@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 @click.option("--clean", is_flag=True, help="Drop what the dump makes before it is made.")
 @click.option("--no-owner", is_flag=True, help="Everything belongs to who loads it.")
 @click.option("--no-acl", is_flag=True, help="No privileges.")
+@click.option(
+    "--owner-map", "owners", multiple=True, metavar="OLD=NEW", help="What OLD owns and may belongs to NEW; repeatable."
+)
 @click.option("--no-tablespaces", is_flag=True, help="Everything into the default tablespace.")
 @click.option("--no-publications", is_flag=True, help="No publications.")
 @click.option("--role", metavar="ROLE", default="", help="Become this role first; with --no-owner everything is its.")
@@ -109,13 +112,16 @@ def _question(plan: LoadPlan) -> str:
 
 def _choices(session: Session, given: Mapping[str, Any]) -> LoadChoices:
     from pgkeep.app.load import LoadChoices
-    from pgkeep.logical.loadplan import LoadRequest
+    from pgkeep.logical.loadrequest import LoadRequest
+    from pgkeep.logical.ownermap import parse_owner_map
     from pgkeep.logical.selection import Chosen
 
     if given["schema_only"] and given["data_only"]:
         raise Fault("usage", "--schema-only and --data-only exclude each other", hint="leave out one of them")
     if given["disable_triggers"] and not given["data_only"]:
         raise Fault("usage", "--disable-triggers needs --data-only", hint="add --data-only, or leave it out")
+    if given["owners"] and given["no_owner"]:
+        raise Fault("usage", "--owner-map and --no-owner exclude each other", hint="leave out one of them")
     if given["clean"] and given["data_only"]:
         raise Fault("usage", "--clean and --data-only exclude each other", hint="leave out one of them")
     cwd = session.around.cwd
@@ -132,6 +138,7 @@ def _choices(session: Session, given: Mapping[str, Any]) -> LoadChoices:
             role=given["role"],
             keep=given["keep"],
             disable_triggers=given["disable_triggers"],
+            owners=parse_owner_map(given["owners"]),
         ),
         conninfo=conninfo,
         set_name=given["set_name"],

@@ -236,28 +236,36 @@ class Reader:
 
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
-        self._rest = b""
+        self._held = b""
+        self._at = 0
 
     def read(self, count: int) -> bytes:
         """That many bytes, fewer only at the end."""
-        self._fill(count)
-        found, self._rest = self._rest[:count], self._rest[count:]
+        found = self.peek(count)
+        self._at += len(found)
         return found
 
     def peek(self, count: int) -> bytes:
         self._fill(count)
-        return self._rest[:count]
+        return self._held[self._at : self._at + count]
+
+    def rest(self) -> Chunks:
+        """Everything that was not read."""
+        held, self._held = self._held[self._at :], b""
+        yield held
+        yield from self._chunks
 
     def _fill(self, count: int) -> None:
-        if len(self._rest) >= count:
+        have = len(self._held) - self._at
+        if have >= count:
             return
-        parts, have = [self._rest], len(self._rest)
+        parts = [self._held[self._at :]]
         for chunk in self._chunks:
             parts.append(bytes(chunk))
             have += len(chunk)
             if have >= count:
                 break
-        self._rest = b"".join(parts)
+        self._held, self._at = b"".join(parts), 0
 
 
 def head_of(content: Content, part: str, count: int, compression: str = "") -> bytes:

@@ -2,7 +2,8 @@
 
 1. A script reaches psql within `\\restrict` and a key of ours: no line of it can run a command of psql's, so neither a
    program nor another database.
-2. A script of pg_dump that lacks its last line is not committed: psql commits at the end of its input, and does not see
+2. An archive that comes through a pipe may get another table of contents on the way.
+3. A script of pg_dump that lacks its last line is not committed: psql commits at the end of its input, and does not see
    that end.
 """
 
@@ -10,19 +11,34 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from typing import Final
 
 from pgkeep.errors import Fault
-from pgkeep.logical.content import Chunks
+from pgkeep.logical.content import Chunks, Reader, unpacked
+from pgkeep.logical.ownermap import mapped_entry
+from pgkeep.logical.source import Kind, Source
 from pgkeep.logical.tolerance import IN_HEAD
 from pgkeep.pg.child import Child
+from pgkeep.pg.toccopy import changed_tar_head, changed_toc
 
 _HEAD_BYTES: Final = 1 << 16
 _TRAILER: Final = b"-- PostgreSQL database dump complete"
 _TAIL_BYTES: Final = 4096
 _RESTRICT: Final = re.compile(rb"^\\restrict ([A-Za-z0-9]+)\r?\n", re.MULTILINE)
+
+
+def archive(source: Source, owners: Mapping[str, str]) -> Chunks:
+    """A custom or tar archive as pg_restore reads it from a pipe, its objects owned by others."""
+    with closing(unpacked(source.content, source.part, source.compression)) as chunks:  # type: ignore[type-var]
+        if not owners:
+            yield from chunks
+            return
+        reader = Reader(chunks)
+        head = changed_tar_head if source.kind is Kind.TAR else changed_toc
+        yield head(reader.read, source.content.shown, lambda entry: mapped_entry(entry, owners))
+        yield from reader.rest()
 
 
 def pour(chunks: Chunks, child: Child) -> None:

@@ -17,20 +17,19 @@ from typing import Final
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
-from pgkeep.events import Announce, Noted, Phase, Progress, Warned
+from pgkeep.events import Announce, Phase, Progress, Warned
 from pgkeep.logical.content import Chunks, unpacked
-from pgkeep.logical.feeding import fed_beside, guarded, output, pour
+from pgkeep.logical.feeding import archive, fed_beside, guarded, output, pour
 from pgkeep.logical.guard import Guard
+from pgkeep.logical.layout import lay_out
 from pgkeep.logical.loadplan import LoadPlan, Way, is_there
-from pgkeep.logical.newdatabase import about_database
+from pgkeep.logical.newdatabase import about_new_database
 from pgkeep.logical.restorewords import RestoreWords
-from pgkeep.logical.room import room_in
-from pgkeep.logical.scratch import MEMORY, remove_leftovers, scratch_directory
-from pgkeep.logical.selection import is_about_database
+from pgkeep.logical.scratch import MEMORY
 from pgkeep.pg.child import Child
 from pgkeep.pg.dumptoc import TocEntry
 from pgkeep.pg.link import Link, Reach
-from pgkeep.pg.sqltext import quoted_name, renamed_database
+from pgkeep.pg.sqltext import quoted_name
 from pgkeep.pg.target import (
     Present,
     create_database,
@@ -40,7 +39,6 @@ from pgkeep.pg.target import (
     rename_database,
     shown_object,
 )
-from pgkeep.values.quantity import show_size
 
 UNFINISHED: Final = "pgkeep-load-"
 
@@ -132,7 +130,10 @@ class _Job:
 
     def run(self) -> None:
         with Guard() as guard, ExitStack() as stack:
-            path = self._lay_out(guard, stack) if self._plan.through_memory else self._plan.source.direct_path
+            if self._plan.laid_out:
+                path: str | None = lay_out(self._plan, self._scratch, guard, stack, self._announce)
+            else:
+                path = None if self._plan.is_streamed else self._plan.source.direct_path
             if self._plan.new is not None:
                 self._into_new(guard, path)
             else:
@@ -163,27 +164,9 @@ class _Job:
         plan = self._plan
         with open_target(self._conninfo) as session:
             session.rows(f"COMMENT ON DATABASE {quoted_name(passing)} IS NULL")
-            for statement in self._about_database(passing):
+            for statement in about_new_database(plan.source, plan.request, self._roles(), passing).statements:
                 session.rows(statement)
             rename_database(session, passing, plan.database)
-
-    def _about_database(self, passing: str) -> list[str]:
-        plan = self._plan
-        toc, chosen = plan.source.toc, plan.request.chosen
-        if toc is None:
-            text = plan.source.content.database_text()
-            return about_database(text, passing) if text is not None else []
-        if chosen.data_only or not chosen.is_everything:
-            return []
-        found: list[str] = []
-        for entry in toc.entries:
-            is_owned = entry.desc == "DATABASE" and entry.owner in self._roles()
-            if is_owned and not (chosen.no_owner or plan.request.role):
-                found.append(f"ALTER DATABASE {quoted_name(passing)} OWNER TO {quoted_name(entry.owner)}")
-            is_acl = entry.desc == "ACL"
-            if entry.desc == "DATABASE PROPERTIES" or (is_about_database(entry) and not (is_acl and chosen.no_acl)):
-                found += renamed_database(entry.definition, toc.dbname, passing)
-        return found
 
     def _roles(self) -> frozenset[str]:
         made = self._plan.globals
@@ -240,35 +223,6 @@ class _Job:
         return "look at what it holds; without --jobs the next load is one transaction, all or nothing"
 
     # --- the programs
-
-    def _lay_out(self, guard: Guard, stack: ExitStack) -> str:
-        """The files of a directory out of the repository, where pg_restore can open them."""
-        for left in remove_leftovers(self._scratch):
-            self._announce(Noted(f"removed {left}, which a killed job had left"))
-        content = self._plan.source.content
-        path = stack.enter_context(scratch_directory(self._scratch, guard))
-        total, done = sum(content.parts.values()), 0
-        free = room_in(self._scratch).free
-        if free < total:
-            raise Fault(
-                "target-space",
-                f"the dump takes {show_size(total)}, and {self._scratch} has {show_size(free)} to spare",
-                hint="name a directory with room: --scratch DIR; what is laid out there is removed afterwards",
-            )
-        self._announce(Phase("lay-out", f"laying out the dump in {self._scratch}"))
-        for name in content.parts:
-            try:
-                with open(os.path.join(path, name), "xb") as file, closing(content.read(name)) as chunks:  # type: ignore[type-var]
-                    for chunk in chunks:
-                        file.write(chunk)
-                        done += len(chunk)
-                        self._announce(Progress(done, total))
-            except OSError as error:
-                raise Fault(
-                    "target-space", f"cannot lay out the dump in {self._scratch}: {error.strerror}",
-                    hint="name a directory with room with --scratch DIR; it is removed afterwards",
-                ) from error  # fmt: skip
-        return path
 
     def _fill(self, guard: Guard, path: str | None, database: str) -> None:
         self._announce(Phase("load", f"loading into {self._plan.database}"))
@@ -349,7 +303,7 @@ class _Job:
             return
 
         def feed(child: Child) -> None:
-            with closing(unpacked(source.content, source.part, source.compression)) as chunks:  # type: ignore[type-var]
+            with closing(archive(source, self._plan.request.owners)) as chunks:  # type: ignore[type-var]
                 pour(chunks, child)
 
         yield subprocess.PIPE, feed

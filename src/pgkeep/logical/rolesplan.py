@@ -9,10 +9,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
+from pgkeep.pg.rolenames import with_other_roles
 from pgkeep.pg.sqltext import Statement, name_of, statements
 
 _OPTIONS_SINCE: Final = 16
@@ -46,9 +48,18 @@ class GlobalsPlan:
         }
 
 
-def plan_globals(script: str, roles: Collection[str], tablespaces: Collection[str], major: int) -> GlobalsPlan:
-    """What of the script a server of `major` with these roles and tablespaces lacks."""
-    found = statements(script)
+def plan_globals(
+    script: str,
+    roles: Collection[str],
+    tablespaces: Collection[str],
+    major: int,
+    owners: Mapping[str, str] = MappingProxyType({}),
+) -> GlobalsPlan:
+    """What of the script a server of `major` with these roles and tablespaces lacks.
+
+    For the roles in `owners` others stand: they are not made, and nobody becomes a member of either for their sake.
+    """
+    found = [one for one in statements(script) if not _is_of(one, owners)]
     named = [name_of(one.tokens[2]) for one in found if one.words(2) == ("CREATE", "ROLE") and len(one.tokens) > 2]
     spaces = [name_of(one.tokens[2]) for one in found if one.words(2) == ("CREATE", "TABLESPACE")]
     new, new_spaces = frozenset(named) - set(roles), frozenset(spaces) - set(tablespaces)
@@ -58,13 +69,13 @@ def plan_globals(script: str, roles: Collection[str], tablespaces: Collection[st
     for one in found:
         match _kind(one):
             case "tablespace" if name_of(one.tokens[2]) in new_spaces:
-                run_alone.append(one.text)
+                run_alone.append(_mapped(one, owners))
             case "role" if name_of(one.tokens[2]) in new:
                 run.append(one.text)
             case "comment" if name_of(one.tokens[3]) in new:
                 run.append(one.text)
             case "about-tablespace" if _named_after(one, "TABLESPACE") in new_spaces:
-                run.append(one.text)
+                run.append(_mapped(one, owners))
             case "member" if _member(one) in new:
                 run.append(_membership(one, major))
             case "":
@@ -74,6 +85,20 @@ def plan_globals(script: str, roles: Collection[str], tablespaces: Collection[st
     return GlobalsPlan(
         tuple(run), tuple(run_alone), new, new_spaces, frozenset(named) - new, frozenset(spaces) - new_spaces, left_out
     )
+
+
+def _mapped(one: Statement, owners: Mapping[str, str]) -> str:
+    return with_other_roles(one.text, owners).removesuffix(";\n")
+
+
+def _is_of(one: Statement, roles: Collection[str]) -> bool:
+    """Whether the statement makes one of these roles, or says something of it; a tablespace's is none."""
+    if one.words(2) in {("CREATE", "ROLE"), ("ALTER", "ROLE")}:
+        return len(one.tokens) > 2 and name_of(one.tokens[2]) in roles
+    if one.words(3) == ("COMMENT", "ON", "ROLE"):
+        return len(one.tokens) > 3 and name_of(one.tokens[3]) in roles
+    is_member = one.word(0) == "GRANT" and one.word(2) == "TO" and len(one.tokens) > 3
+    return is_member and not {name_of(one.tokens[1]), name_of(one.tokens[3])}.isdisjoint(roles)
 
 
 def _kind(one: Statement) -> str:

@@ -94,10 +94,12 @@ def major_of(version: str) -> int:
 
 def read_toc(read: Read, name: str) -> Toc:
     """Read the head of a custom archive, or a whole toc.dat; `name` is for messages."""
-    return _Reader(read, name).toc()
+    return TocReader(read, name).toc()
 
 
-class _Reader:
+class TocReader:
+    """Reads one table of contents; `toccopy` hooks in where bytes, texts and items are read."""
+
     def __init__(self, read: Read, name: str) -> None:
         self._read, self._name = read, name
         self._int_size = self._offset_size = 4
@@ -186,6 +188,11 @@ class _Reader:
         if length > _LONGEST:
             raise self._damaged(f"it announces a text of {length} bytes")
         return self._bytes(length).decode("utf-8", "surrogateescape")
+
+    @staticmethod
+    def encode(text: str) -> bytes:
+        """As the archive has it."""
+        return text.encode("utf-8", "surrogateescape")
 
     def _bytes(self, count: int) -> bytes:
         found = self._read(count)

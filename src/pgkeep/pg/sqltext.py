@@ -14,6 +14,7 @@ from typing import Final
 _TOKEN: Final = re.compile(
     r"""
       (?P<space>\s+)
+    | (?P<meta>^\\(?:(?:un)?restrict\ [A-Za-z0-9]+|connect\ .*?)$)
     | (?P<comment>--[^\n]*)
     | (?P<block>/\*)
     | (?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')
@@ -25,11 +26,10 @@ _TOKEN: Final = re.compile(
     | (?P<end>;)
     | (?P<other>.)
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
 _PLAIN_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*\Z")
 _COMMENT_ENDS: Final = re.compile(r"/\*|\*/")
-_META: Final = re.compile(r"^\\(?:(?:un)?restrict [A-Za-z0-9]+|connect .*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def tokens(text: str) -> Iterator[Token]:
         elif kind == "other" and match.group() in "'\"":
             yield Token("open", text[start:], start)
             return
-        if kind not in {"space", "comment"}:
+        if kind not in {"space", "comment", "meta"}:
             yield Token(kind, text[start:at], start)
 
 
@@ -99,7 +99,6 @@ def _end_of_comment(text: str, at: int) -> int:
 
 def statements(text: str) -> list[Statement]:
     """The statements of a script of pg_dump or pg_dumpall; psql's own lines are left out."""
-    text = _META.sub("", text)
     found: list[Statement] = []
     present: list[Token] = []
     for token in (*tokens(text), Token("end", ";", len(text))):

@@ -11,6 +11,7 @@ from pgkeep.cli.render.tables import Cell, facts, plural
 from pgkeep.logical.loadjob import LoadResult
 from pgkeep.logical.loadplan import LoadPlan, Way
 from pgkeep.logical.rolesplan import GlobalsPlan
+from pgkeep.pg.sqltext import shown_name
 from pgkeep.values.quantity import show_duration, show_size
 
 _SHOWN = 6
@@ -83,8 +84,11 @@ def _way_rows(plan: LoadPlan) -> list[tuple[str, Cell]]:
         ("programs", f"{plan.tools}: {plan.tools.reason}"),
         ("how", f"{how}{through}"),
     ]
-    if plan.through_memory:
-        rows.append(("laid out", f"{show_size(plan.source.size)}, until it is loaded"))
+    if plan.laid_out:
+        rows.append(("laid out", f"{show_size(plan.laid_out)}, until it is loaded"))
+    if plan.request.owners:
+        shown = [f"{shown_name(old)} is {shown_name(new)}" for old, new in plan.request.owners.items()]
+        rows.append(("owners", _some(shown)))
     return [*rows, ("a failure leaves", plan.on_failure())]
 
 
