@@ -44,6 +44,16 @@ def test_every_task_is_done_once_and_state_stays_in_the_worker() -> None:
         assert sum(crew.finish()) == sum(range(50))
 
 
+def test_a_task_for_each_worker() -> None:
+    with Crew[int, int, int](3, Adder, 0) as crew:
+        assert len(list(crew.run(range(10)))) == 10
+        assert list(crew.each(100)) == [200, 200, 200]
+        assert sorted(crew.run([1, 2])) == [2, 4]
+        answers = list(crew.finish())
+    assert sum(answers) == sum(range(10)) + 300 + 3
+    assert min(answers) >= 100
+
+
 def test_no_task_at_all() -> None:
     with Crew[int, int, int](2, Adder, 7) as crew:
         assert list(crew.run([])) == []

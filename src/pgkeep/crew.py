@@ -137,6 +137,13 @@ class Crew(Generic[T, R, F]):
             yield from self._collect(every)
             idle()
 
+    def each(self, task: T) -> Iterator[R]:
+        """The results of one task that every worker does, after all that it was given before."""
+        for connection in self._processes:
+            self._send(connection, (_TASK, task))
+        while any(self._waiting.values()):
+            yield from self._collect(None)
+
     def finish(self) -> Iterator[F]:
         """Ask every worker to finish; what they answer, as it comes.
 

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from pgkeep.clock import SystemClock
-from pgkeep.format.extents import ExtentMap, encode_extents
+from pgkeep.format.extents import HOLE, ExtentMap, encode_extents
 from pgkeep.format.frame import FrameKind
 from pgkeep.format.manifest import (
     Attachment,
@@ -45,6 +45,7 @@ SYSTEM = 7_300_000_000_000_000_001
 BACKUP = "20260507T112900Z-3f9a01c7"
 Placed = tuple[ObjectId, int, int]
 """Pack, first ordinal, number of units."""
+_NOWHERE = ObjectId(bytes(16))
 LABEL = b"START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n"
 
 
@@ -89,12 +90,16 @@ def server_info(**changes: object) -> ServerInfo:
 
 @dataclass
 class DirectoryBackup:
-    """Stores `source` as a backup.  `scatter` cuts every file into extents of that many units, in shuffled order."""
+    """Stores `source` as a backup.  `scatter` cuts every file into extents of that many units, in shuffled order.
+
+    With `holes`, such extents that are all zeros lie nowhere, but for a file's last.
+    """
 
     cluster: Cluster
     source: Path
     pack_target: int = 64 << 20
     scatter: int = 0
+    holes: bool = False
     label: bytes = LABEL
     attachments: list[Attachment] = field(default_factory=list)
     server: ServerInfo = field(default_factory=server_info)
@@ -177,7 +182,11 @@ class DirectoryBackup:
             starts.sort(key=lambda start: (start * 2654435761) % 1000003)
         pieces: dict[int, Placed] = {}
         for start in starts:
-            pieces[start] = self._add(writer, path, start // size, content[start : start + step], unit)
+            piece = content[start : start + step]
+            if self.holes and start + step < len(content) and not any(piece):
+                pieces[start] = _NOWHERE, 0, len(piece) // size
+            else:
+                pieces[start] = self._add(writer, path, start // size, piece, unit)
         return [pieces[start] for start in sorted(pieces)]
 
     @staticmethod
@@ -198,17 +207,19 @@ class DirectoryBackup:
                 merged[-1] = (pack, last[1], last[2] + count)
             else:
                 merged.append((pack, ordinal, count))
-        for pack, _, _ in merged:
+        stored = [extent for extent in merged if extent[0] != _NOWHERE]
+        for pack, _, _ in stored:
             numbers.setdefault(pack, len(numbers))
         if len(merged) == 1:
             pack, ordinal, _ = merged[0]
             return replace(entry, place=Place.INLINE, pack=numbers[pack], at=ordinal)
-        packs = tuple(dict.fromkeys(pack for pack, _, _ in merged))
+        packs = tuple(dict.fromkeys(pack for pack, _, _ in stored))
+        index = {pack: number for number, pack in enumerate(packs)} | {_NOWHERE: HOLE}
         data = encode_extents(
             ExtentMap(
                 packs,
                 np.array([count for _, _, count in merged], np.uint32),
-                np.array([packs.index(pack) for pack, _, _ in merged], np.uint32),
+                np.array([index[pack] for pack, _, _ in merged], np.uint32),
                 np.array([ordinal for _, ordinal, _ in merged], np.int64),
             )
         )

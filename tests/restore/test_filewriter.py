@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgkeep.errors import Damaged, Fault
-from pgkeep.restore.filewriter import FILES_OPEN, WRITE_SIZE, FileWriter
+from pgkeep.restore.filewriter import FILES_OPEN, STRETCH_SIZE, WRITE_SIZE, FileWriter
 from pgkeep.restore.layout import TargetFile
 from pgkeep.restore.tree import Tree
 
@@ -81,3 +81,33 @@ def test_nothing_is_written_beyond_a_files_end(tmp_path: Path) -> None:
         writer.write(0, target("file", 10), 5, memoryview(bytes(6)))
     writer.close()
     assert not (tmp_path / "file").exists()
+
+
+def test_stretches_of_several_files_between_other_pieces(tmp_path: Path) -> None:
+    """Each is filled while earlier ones are still being written; holes in a stretch stay as they are."""
+    sizes = [300_000, 5 * WRITE_SIZE, 3 * WRITE_SIZE + 8192, 16384, 2 * WRITE_SIZE, WRITE_SIZE]
+    contents = [os.urandom(size) for size in sizes]
+    writer = writer_at(tmp_path)
+    for number, data in enumerate(contents):
+        memory = writer.stretch()
+        assert len(memory) == STRETCH_SIZE
+        memory[: len(data)] = data
+        hole = (len(data) // 2, len(data) // 2 + 4096)
+        writer.write_stretch(number, target(str(number), 8192 + len(data)), 8192, [(0, hole[0]), (hole[1], len(data))])
+        writer.write(number + 100, target(f"other{number}", 10), 0, memoryview(b"0123456789"))
+        contents[number] = bytes(8192) + data[: hole[0]] + bytes(4096) + data[hole[1] :]
+    writer.drain()
+    assert writer.taken() == sum(sizes) - len(sizes) * 4096 + len(sizes) * 10
+    for number, data in enumerate(contents):
+        assert (tmp_path / str(number)).read_bytes() == data
+        assert (tmp_path / f"other{number}").read_bytes() == b"0123456789"
+    writer.close()
+
+
+def test_a_stretch_beyond_a_files_end_is_not_written(tmp_path: Path) -> None:
+    writer = writer_at(tmp_path)
+    writer.stretch()
+    with pytest.raises(Damaged):
+        writer.write_stretch(0, target("file", 8192), 4096, [(0, 8192)])
+    writer.close()
+    assert (tmp_path / "file").stat().st_size == 0

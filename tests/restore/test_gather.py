@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pgkeep.errors import Damaged
 from pgkeep.format.frame import FrameKind
 from pgkeep.repo.packreader import PackReader
 from pgkeep.repo.packwriter import PackWriter
-from pgkeep.restore.gather import Share, gather
+from pgkeep.restore.gather import Share, gather, scatter
 from tests.restore.backups_of import PAGE, new_cluster
 
 PAGES = 100
@@ -73,15 +74,43 @@ def test_units_beyond_the_pack_are_damage(pack: tuple[PackReader, bytes]) -> Non
 def test_only_frames_that_are_needed_are_read(pack: tuple[PackReader, bytes], tmp_path: Path) -> None:
     reader, _ = pack
     asked: list[int] = []
-    original = reader.read
+    original = reader.read_frames
 
     class Counting:
         frames, page_size, key = reader.frames, reader.page_size, reader.key
 
-        def read(self, run):  # type: ignore[no-untyped-def]
-            asked.extend(range(run.first, run.last + 1))
-            return original(run)
+        def read_frames(self, frames):  # type: ignore[no-untyped-def]
+            asked.extend(frames.tolist())
+            return original(frames)
 
     ends = reader.frames.unit_ends(FrameKind.PAGES, PAGE)
     list(gather(Counting(), FrameKind.PAGES, np.array([3, 3, 70]), np.array([1, 2, 1])))  # type: ignore[arg-type]
     assert asked == sorted({int(np.searchsorted(ends, page, side="right")) for page in (3, 4, 70)})
+
+
+@given(
+    runs=st.lists(st.tuples(st.integers(0, PAGES - 1), st.integers(1, 4)), min_size=1, max_size=40), draw=st.randoms()
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_pages_are_scattered_to_their_places(
+    pack: tuple[PackReader, bytes], runs: list[tuple[int, int]], draw: random.Random
+) -> None:
+    """Runs in any order, which may overlap, to places in any order; what belongs to no run stays."""
+    reader, pages = pack
+    first = np.array([run[0] for run in runs], np.int64)
+    count = np.minimum([run[1] for run in runs], PAGES - first)
+    gaps = np.array([draw.randrange(3) for _ in runs], np.int64)
+    place = np.cumsum(count + gaps) - count
+    order = draw.sample(range(len(runs)), len(runs))
+    out = bytearray(b"\xff" * (int(place[-1] + count[-1]) * PAGE))
+    expected = bytearray(out)
+    for ordinal, length, to in zip(first.tolist(), count.tolist(), place.tolist(), strict=True):
+        expected[to * PAGE : (to + length) * PAGE] = pages[ordinal * PAGE : (ordinal + length) * PAGE]
+    scatter(reader, first[order], count[order], place[order], memoryview(out))
+    assert out == expected
+
+
+def test_scattered_pages_beyond_the_pack_are_damage(pack: tuple[PackReader, bytes]) -> None:
+    reader, _ = pack
+    with pytest.raises(Damaged, match="does not hold"):
+        scatter(reader, np.array([3, PAGES - 1]), np.array([1, 2]), np.array([0, 1]), memoryview(bytearray(3 * PAGE)))

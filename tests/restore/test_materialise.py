@@ -17,6 +17,7 @@ from pgkeep.events import Event, Progress, silent
 from pgkeep.format import names
 from pgkeep.repo.backups import read_manifest
 from pgkeep.repo.repository import Cluster
+from pgkeep.restore.filewriter import STRETCH_SIZE
 from pgkeep.restore.mark import UNFINISHED, is_unfinished
 from pgkeep.restore.materialise import Destination, Overlay, materialise
 from pgkeep.restore.tree import Owner
@@ -93,6 +94,20 @@ def test_the_tree_is_the_same(tmp_path: Path, source: Path, pack_target: int, sc
     assert (target / "tablespace_map").read_text() == f"16400 {tmp_path}/spaces/16400\n"
     assert not (target / os.fsdecode(UNFINISHED)).exists()
     assert not is_unfinished(str(target))
+
+
+def test_a_large_scattered_file_with_holes_is_put_together_in_tiles(tmp_path: Path, source: Path) -> None:
+    """More than a stretch of memory holds, with neighbours of other files in its frames."""
+    content = bytearray(_pages(2 * STRETCH_SIZE // PAGE + 300, 9))
+    for first in range(40, len(content) // PAGE, 500):
+        content[first * PAGE : (first + 35) * PAGE] = bytes(35 * PAGE)
+    (source / "base/5/16399").write_bytes(content)
+    (source / "base/5/16399").chmod(0o600)
+    for path in ("pg_xact_0000", "global/pg_control"):
+        (source / path).write_bytes(os.urandom(296))
+    cluster = new_cluster(tmp_path / "repository")
+    DirectoryBackup(cluster, source, pack_target=4 << 20, scatter=5, holes=True).write()
+    assert same_tree(source, restored(cluster, tmp_path), MADE_BY_RESTORE) == []
 
 
 def test_progress_ends_at_the_total(tmp_path: Path, source: Path) -> None:

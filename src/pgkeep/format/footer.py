@@ -61,11 +61,20 @@ class FrameTable:
         """Whether `frame` lies directly behind the frame `after` in the same object, so that one read fetches both."""
         return frame == after + 1
 
+    def distances(self, frames: I64) -> I64:
+        """For each of these ascending frames but the first: how many bytes lie between the one before and it; negative
+        where they do not lie behind one another in the same object.
+        """
+        return self.offset[frames[1:]] - self.offset[frames[:-1]] - self.stored_length[frames[:-1]]
+
     def rows(self, first: int, last: int) -> list[FrameRow]:
         """The rows `first` to `last`, both inclusive, as Python's own numbers: to take them one by one from the columns
         costs ten times as much.
         """
-        part = slice(first, last + 1)
+        return self.rows_of(slice(first, last + 1))
+
+    def rows_of(self, part: slice | I64) -> list[FrameRow]:
+        """As `rows`, for any frames."""
         return list(
             map(
                 FrameRow,

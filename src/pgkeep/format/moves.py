@@ -225,6 +225,10 @@ class MovedTable(FrameTable):
         same = self.carrier[frame] == self.carrier[after]
         return frame == after + 1 and bool(same) and int(self.offset[frame]) == end
 
+    def distances(self, frames: I64) -> I64:
+        same = self.carrier[frames[1:]] == self.carrier[frames[:-1]]
+        return np.where(same, FrameTable.distances(self, frames), -1)
+
     def unit_ends(self, kind: FrameKind, page_size: int) -> I64:
         """As in a whole table where a frame has moved; a gap of dead units belongs to a row that is not of `kind`.
 

@@ -12,7 +12,7 @@ from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
 from pgkeep.format.codec import decompress
 from pgkeep.format.extents import ExtentMap, decode_extents
-from pgkeep.format.footer import U64, Footer, FrameTable, decode_footer, decode_lsns, footer_prefix
+from pgkeep.format.footer import I64, U64, Footer, FrameTable, decode_footer, decode_lsns, footer_prefix
 from pgkeep.format.frame import FrameKind, split_frame
 from pgkeep.format.framerow import FrameRow
 from pgkeep.format.header import Header, ObjectType, expect_header, page_size_of
@@ -28,6 +28,8 @@ READ_SIZE = 8 << 20
 """Stored bytes that one range read fetches at most (unless a single frame is larger)."""
 
 
+NEAR: Final = 128 << 10
+"""Stored bytes that are fetched along and left alone rather than that a second range read is made."""
 _PAGES: Final = int(FrameKind.PAGES)
 """An enumeration's member is slow to look up, once a frame."""
 
@@ -55,6 +57,24 @@ def runs_of(frames: Sequence[int], table: FrameTable, limit: int = READ_SIZE) ->
         size = length
     if first >= 0:
         yield FrameRun(first, last)
+
+
+def near_runs(frames: I64, table: FrameTable) -> Iterator[I64]:
+    """Group ascending frame numbers into what one range read fetches: at most READ_SIZE bytes of one object, with no
+    more than NEAR between two of them.
+    """
+    if not len(frames):
+        return
+    between = table.distances(frames)
+    cuts = np.flatnonzero((between < 0) | (between > NEAR)) + 1
+    for part in np.split(frames, cuts):
+        ends = table.offset[part] + table.stored_length[part]
+        at = 0
+        while at < len(part):
+            limit = int(table.offset[part[at]]) + READ_SIZE
+            after = max(int(np.searchsorted(ends, limit, side="right")), at + 1)
+            yield part[at:after]
+            at = after
 
 
 def verified_frame(row: FrameRow, index: int, stored: memoryview, keys: HashKeys, obj: str) -> bytes:
@@ -89,6 +109,14 @@ class PackReader:
         self.frames = footer.frames
         self.footer = footer
         self.page_size = page_size
+        self._page_ends: I64 | None = None
+
+    @property
+    def page_ends(self) -> I64:
+        """The frame table's `unit_ends` of pages."""
+        if self._page_ends is None:
+            self._page_ends = self.frames.unit_ends(FrameKind.PAGES, self.page_size)
+        return self._page_ends
 
     @classmethod
     def open(
@@ -135,6 +163,12 @@ class PackReader:
                 raise raw
             yield index, raw
 
+    def read_frames(self, frames: I64) -> Iterator[tuple[int, bytes]]:
+        """As `read`, of any ascending frames, by few range reads; what lies between them is not looked at."""
+        for near in near_runs(frames, self.frames):
+            for index, row, stored, key in self._fetch_near(near):
+                yield index, verified_frame(row, index, stored, self._repository.keys, key)
+
     def read_each(self, run: FrameRun) -> Iterator[tuple[int, bytes | Damaged]]:
         """As `read`, but a damaged frame is yielded as its Damaged, and the next ones follow."""
         for index, row, stored, key in self._fetch(run):
@@ -152,10 +186,15 @@ class PackReader:
 
     def _fetch(self, run: FrameRun) -> Iterator[tuple[int, FrameRow, memoryview, str]]:
         """(frame, row, stored bytes, object that holds it), by one range read; nothing is verified yet."""
+        return self._fetch_near(np.arange(run.first, run.last + 1))
+
+    def _fetch_near(self, frames: I64) -> Iterator[tuple[int, FrameRow, memoryview, str]]:
+        """As `_fetch`, of frames that lie behind one another in one object."""
         table = self.frames
-        key = self.key_of(run.first)
-        start = int(table.offset[run.first])
-        end = int(table.offset[run.last] + table.stored_length[run.last])
+        first, last = int(frames[0]), int(frames[-1])
+        key = self.key_of(first)
+        start = int(table.offset[first])
+        end = int(table.offset[last] + table.stored_length[last])
         try:
             data = memoryview(self._repository.store.get(key, start, end - start))
         except Fault as fault:
@@ -163,15 +202,14 @@ class PackReader:
             moved = self._moved_meanwhile() if fault.code == "object-missing" else None
             if moved is None:
                 raise
-            for part in runs_of(range(run.first, run.last + 1), moved.frames):
-                yield from moved._fetch(part)
+            for part in near_runs(frames, moved.frames):
+                yield from moved._fetch_near(part)
             return
         if len(data) != end - start:
             raise Damaged(key, f"is cut off at byte {start + len(data)}")
-        at = 0
-        for index, row in enumerate(table.rows(run.first, run.last), start=run.first):
+        places = (table.offset[frames] - start).tolist()
+        for index, row, at in zip(frames.tolist(), table.rows_of(frames), places, strict=True):
             yield index, row, data[at : at + row.stored_length], key
-            at += row.stored_length
 
     def _moved_meanwhile(self) -> PackReader | None:
         """The reader of the places where the frames lie now; None when there are no others."""

@@ -170,7 +170,7 @@ class DeltaJob(Job):
         units = units_of(file.size, rows["unit"][0], self._manifest.inner.server.block_size, self._manifest.key)
         if int(rows["count"].sum()) < units and (found := self._trees[file.root].find(file.path)) is not None:
             self._trees[file.root].clear(found)
-        super()._placed(rows)
+        self._layout.add(rows)
 
     def _copy(self) -> None:
         self._announce(Phase("compare", "comparing what is there, and writing what differs"))

@@ -8,7 +8,9 @@ Rules of this file:
 2. One thread makes all calls on the files, in the order in which they were handed over; so a file is closed after its
    last write, and its O_DIRECT is switched between writes.  A small write is not worth the handing over when the
    thread has nothing to do: thousands of scattered pages are written at once.
-3. What a write met is raised at the latest by `drain`.  What was drained is with the kernel; fsync makes it durable.
+3. Where pages come in another order than they lie in the file, the caller puts a whole stretch of it together in one
+   of two large buffers (`stretch`), and goes on in the other while the thread writes.
+4. What a write met is raised at the latest by `drain`.  What was drained is with the kernel; fsync makes it durable.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import cycle
 from typing import Final
@@ -34,6 +36,8 @@ DIRECT_FROM: Final = 128 << 10
 ALLOCATE_FROM: Final = 256 << 10
 """Files of this size and more get their space before they are written, in one piece."""
 FILES_OPEN: Final = 96
+STRETCH_SIZE: Final = 32 << 20
+"""Bytes of a stretch at most."""
 _BUFFERS: Final = 3
 """One is filled, one is written, one waits."""
 
@@ -53,6 +57,32 @@ class FileWriter:
         self._start = 0
         self._size = 0
         self._taken = 0
+        self._stretches: list[memoryview] = []
+        self._submitted = 0
+        self._since = 0
+        """How many calls had been handed over before those of the last stretch."""
+
+    def stretch(self) -> memoryview:
+        """STRETCH_SIZE bytes of memory for the next stretch; not that of the last one, which may not be written yet."""
+        if len(self._stretches) < 2:
+            self._stretches.append(memoryview(mmap.mmap(-1, STRETCH_SIZE)))
+        self._settle(self._submitted - self._since)
+        self._stretches.reverse()
+        return self._stretches[0]
+
+    def write_stretch(self, number: int, file: TargetFile, offset: int, filled: Iterable[tuple[int, int]]) -> None:
+        """What `stretch` gave last begins at byte `offset` of file `number`; its bytes from .. to are `filled`."""
+        self.flush()
+        self._since = self._submitted
+        descriptor = self._descriptor(number, file)
+        path = self._trees[file.root].full(file.path)
+        for begin, end in filled:
+            if offset + end > file.size:
+                raise Damaged(os.fsdecode(file.path), f"is placed beyond its {file.size} bytes by its extents")
+            for at in range(begin, end, WRITE_SIZE):
+                part = self._stretches[0][at : min(at + WRITE_SIZE, end)]
+                self._submit(_write, descriptor, part, offset + at, path)
+            self._taken += end - begin
 
     def write(self, number: int, file: TargetFile, offset: int, data: memoryview) -> None:
         """`data` belongs at byte `offset` of file `number`."""
@@ -123,6 +153,7 @@ class FileWriter:
 
     def _submit(self, call: Callable[..., None], *arguments: object) -> None:
         self._pending.append(self._thread.submit(call, *arguments))
+        self._submitted += 1
 
 
 def _write(descriptor: int, data: memoryview, offset: int, path: str) -> None:

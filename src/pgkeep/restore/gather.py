@@ -1,4 +1,7 @@
-"""Gather: the stored bytes of many runs of units of one pack, each frame read and verified once."""
+"""Gather: the stored bytes of many runs of units of one pack, each frame read and verified once.
+
+`gather` hands them out in the order of the pack; `scatter` puts pages where they belong in a stretch of memory.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import numpy.typing as npt
 from pgkeep.errors import Damaged
 from pgkeep.format.footer import I64
 from pgkeep.format.frame import FrameKind, split_frame
-from pgkeep.repo.packreader import PackReader, runs_of
+from pgkeep.repo.packreader import PackReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +57,48 @@ def gather(reader: PackReader, kind: FrameKind, first: I64, count: I64, share: S
     from_run = np.searchsorted(reach, lows, side="right").tolist()
     to_run = np.searchsorted(first, highs, side="left").tolist()
     spans = zip(lows.tolist(), highs.tolist(), from_run, to_run, strict=True)
-    for run in runs_of(wanted.tolist(), reader.frames):
-        for _, raw in reader.read(run):
-            data = split_frame(raw, reader.key)[1]
-            low, high, begin, end = next(spans)
-            if len(data) != (high - low) * size:
-                raise Damaged(reader.key, f"a frame holds {len(data)} bytes, its table says {(high - low) * size}")
-            for number in range(begin, end):
-                start, stop = max(int(first[number]), low), min(int(last[number]), high)
-                if start < stop:
-                    yield Found(number, start - int(first[number]), data[(start - low) * size : (stop - low) * size])
+    for (_, raw), (low, high, begin, end) in zip(reader.read_frames(wanted), spans, strict=True):
+        data = _data(reader, raw, (high - low) * size)
+        for number in range(begin, end):
+            start, stop = max(int(first[number]), low), min(int(last[number]), high)
+            if start < stop:
+                yield Found(number, start - int(first[number]), data[(start - low) * size : (stop - low) * size])
+
+
+def scatter(reader: PackReader, first: I64, count: I64, place: I64, out: memoryview) -> None:
+    """The pages `first[i]` .. `first[i] + count[i]` of every run i become the pages `place[i]` .. of `out`.
+
+    int64 (n,) each, in any order.  Frames as with `gather`; Damaged.
+    """
+    size, ends = reader.page_size, reader.page_ends
+    behind = np.cumsum(count)
+    number = np.arange(int(behind[-1])) - np.repeat(behind - count, count)
+    source, target = np.repeat(first, count) + number, np.repeat(place, count) + number
+    order = np.argsort(source, kind="stable")
+    source, target = source[order], target[order]
+    if not len(ends) or int(source[-1]) >= int(ends[-1]):
+        raise Damaged(reader.key, f"does not hold the page {int(source[-1])} that a manifest places there")
+    wanted, begins = np.unique(np.searchsorted(ends, source, side="right"), return_index=True)
+    if len(other := wanted[reader.frames.kind[wanted] != FrameKind.PAGES]):
+        raise Damaged(reader.key, f"a manifest places pages where they were not kept (frame {int(other[0])})")
+    lows = np.where(wanted > 0, ends[wanted - 1], 0)
+    within = ((source - np.repeat(lows, np.diff(begins, append=len(source)))) * size).tolist()
+    to = (target * size).tolist()
+    expected = ((ends[wanted] - lows) * size).tolist()
+    stops = [*begins[1:].tolist(), len(source)]
+    at = 0
+    for (_, raw), length, stop in zip(reader.read_frames(wanted), expected, stops, strict=True):
+        data = _data(reader, raw, length)
+        for here, there in zip(within[at:stop], to[at:stop], strict=True):
+            out[there : there + size] = data[here : here + size]
+        at = stop
+
+
+def _data(reader: PackReader, raw: bytes, expected: int) -> memoryview:
+    data = split_frame(raw, reader.key)[1]
+    if len(data) != expected:
+        raise Damaged(reader.key, f"a frame holds {len(data)} bytes, its table says {expected}")
+    return data
 
 
 def _covered(first: I64, last: I64, begins: I64, ends: I64) -> npt.NDArray[np.bool_]:

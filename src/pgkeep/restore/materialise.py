@@ -30,9 +30,11 @@ from pgkeep.restore.gather import Share
 from pgkeep.restore.layout import FileTable, Layout, Rows, TargetFile, inline_row
 from pgkeep.restore.mark import UNFINISHED, Mark
 from pgkeep.restore.tablespaces import root_of
+from pgkeep.restore.tiles import tiles_of
 from pgkeep.restore.tree import Owner, Tree
 from pgkeep.restore.worker import (
     Done,
+    Drain,
     ReadMaps,
     RestoreWorker,
     SyncPaths,
@@ -41,12 +43,17 @@ from pgkeep.restore.worker import (
     WorkerSettings,
     WriteEmpty,
     WriteShare,
+    WriteTile,
 )
 
 SHARE_SIZE: Final = 12 << 20
 """Stored bytes of one task, about: short enough for both workers to end together and for steady progress."""
 _BATCH: Final = 1024
 _MAPS_BATCH: Final = 256
+MAPS_SIZE: Final = 4 << 20
+"""Bytes of extent maps that one task decodes, about: 16 an extent, of which come 29 of rows."""
+PORTION: Final = 16 << 20
+"""Bytes of extent maps that are read before the tiles among them are written: their rows are not kept."""
 _TABLESPACE: Final = re.compile(rb"pg_tblspc/([1-9][0-9]{0,9})")
 _BACKUP_LABEL: Final = b"backup_label"
 _TABLESPACE_MAP: Final = b"tablespace_map"
@@ -179,6 +186,8 @@ class Job:
         self._overlays = overlays
         self._trees = trees
         self._layout = layout
+        self._tiles: list[Rows] = []
+        self._is_copying = False
         self._crew = crew
         self._announce = announce
         self._roots = {oid: number for number, oid in enumerate(destination.tablespaces, start=1)}
@@ -191,9 +200,12 @@ class Job:
         """Everything from the first directory to the last fsync, but for what `_seal` does."""
         self._announce(Phase("prepare", "making directories and reading where the pages lie"))
         self._prepare()
-        for done in self._crew.run(self._map_tasks()):
-            for rows in done.rows:
-                self._placed(rows)
+        for tasks in self._map_portions():
+            for done in self._crew.run(tasks):
+                for rows in done.rows:
+                    self._placed(rows)
+            if self._tiles:
+                self._write(self._tile_tasks())
         self._copy()
         self._write_overlays()
         self._announce(Phase("sync", "making everything durable"))
@@ -206,11 +218,22 @@ class Job:
 
     def _placed(self, rows: Rows) -> None:
         """Take the rows of one file whose extents are a map."""
-        self._layout.add(rows)
+        tiles, rest = tiles_of(rows, self._manifest.inner.server.block_size)
+        self._tiles += tiles
+        self._layout.add(rest)
 
     def _copy(self) -> None:
-        self._announce(Phase("copy", "writing files"))
-        for done in self._crew.run(self._write_tasks()):
+        self._write(self._write_tasks())
+        self._wrote(self._crew.each(Drain()))
+
+    def _write(self, tasks: Iterator[object]) -> None:
+        if not self._is_copying:
+            self._announce(Phase("copy", "writing files"))
+            self._is_copying = True
+        self._wrote(self._crew.run(tasks))
+
+    def _wrote(self, results: Iterable[Done]) -> None:
+        for done in results:
             self.written += done.written
             self._announce(Progress(self.written, self.found.bytes))
 
@@ -241,11 +264,24 @@ class Job:
             wanted = WantedMap(number, entry.unit, entry.size, entry.at, entry.length, entry.hash)
             self.found.maps.setdefault(entry.pack, []).append(wanted)
 
-    def _map_tasks(self) -> Iterator[Task]:
+    def _map_portions(self) -> Iterator[list[Task]]:
+        """Tasks that read the maps, about PORTION of them together."""
+        portion: list[Task] = []
+        size = 0
         for pack, maps in sorted(self.found.maps.items()):
-            for at in range(0, len(maps), _MAPS_BATCH):
-                yield ReadMaps(pack, tuple(maps[at : at + _MAPS_BATCH]))
+            for part in _batches(maps):
+                portion.append(ReadMaps(pack, part))
+                size += sum(wanted.length for wanted in part)
+                if size >= PORTION:
+                    yield portion
+                    portion, size = [], 0
+        yield portion
         self.found.maps.clear()
+
+    def _tile_tasks(self) -> Iterator[object]:
+        tiles, self._tiles = self._tiles, []
+        for tile in tiles:
+            yield WriteTile(tile.tobytes(), self.found.files[int(tile["file"][0])])
 
     def _write_tasks(self) -> Iterator[object]:
         for pack, rows in self._layout.by_pack():
@@ -285,6 +321,20 @@ def tablespace_target(manifest: Manifest, destination: Destination, entry: Entry
         shown = os.fsdecode(entry.path)
         raise Damaged(manifest.key, f"holds the link {shown!r}, which is none of its tablespaces")
     return target
+
+
+def _batches(maps: Sequence[WantedMap]) -> Iterator[tuple[WantedMap, ...]]:
+    """What one task reads of a pack's maps."""
+    batch: list[WantedMap] = []
+    size = 0
+    for wanted in maps:
+        batch.append(wanted)
+        size += wanted.length
+        if size >= MAPS_SIZE or len(batch) == _MAPS_BATCH:
+            yield tuple(batch)
+            batch, size = [], 0
+    if batch:
+        yield tuple(batch)
 
 
 def _place(file: TargetFile) -> tuple[int, bytes]:

@@ -23,13 +23,17 @@ from pgkeep.format.tail import FooterPlace
 from pgkeep.repo.check import RepositoryAddress
 from pgkeep.repo.packreader import PackReader, missing_as_damage
 from pgkeep.restore.filewriter import FileWriter
-from pgkeep.restore.gather import Found, Share, gather
+from pgkeep.restore.gather import Found, Share, gather, scatter
 from pgkeep.restore.layout import ROW, Rows, TargetFile, map_rows, units_of
+from pgkeep.restore.tiles import by_pack, filled
 from pgkeep.restore.tree import Owner, Tree, io_fault
 from pgkeep.values.ids import ClusterUuid, ObjectId
 
 SYNC_THREADS: Final = 16
 READERS_OPEN: Final = 8
+"""So many packs stay open, and more as long as they have few frames:"""
+FRAMES_OPEN: Final = 400_000
+"""Frames of packs that stay open, 62 bytes each."""
 _KINDS: Final = {Unit.PAGES: FrameKind.PAGES, Unit.BYTES: FrameKind.BYTES}
 
 
@@ -77,6 +81,19 @@ class WriteShare:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteTile:
+    """Put a tile of a file together and write it; its rows as bytes of ROW."""
+
+    rows: bytes
+    file: TargetFile
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Wait until all that was handed over is written: every worker's last task before the first SyncPaths of any."""
+
+
+@dataclass(frozen=True, slots=True)
 class WriteEmpty:
     """Make empty files."""
 
@@ -90,7 +107,7 @@ class SyncPaths:
     paths: tuple[tuple[int, bytes], ...]
 
 
-Task = ReadMaps | WriteShare | WriteEmpty | SyncPaths
+Task = ReadMaps | WriteShare | WriteTile | WriteEmpty | Drain | SyncPaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +130,8 @@ class RestoreWorker:
         self._repository = settings.address.open()
         self._trees = [Tree(root, settings.owner) for root in settings.roots]
         self._readers: OrderedDict[int, PackReader] = OrderedDict()
+        self._frames = 0
+        """Of all readers together."""
         self._numbers = {pack: number for number, (pack, _) in enumerate(settings.packs)}
         self._writer = FileWriter(self._trees)
 
@@ -122,12 +141,16 @@ class RestoreWorker:
                 return self._read_maps(task)
             case WriteShare():
                 return self._write_share(task)
+            case WriteTile():
+                return self._write_tile(task)
+            case Drain():
+                self._writer.drain()
+                return Done(written=self._writer.taken())
             case WriteEmpty():
                 for file in task.files:
                     os.close(self._trees[file.root].create(file.path, file.mode))
                 return Done()
             case SyncPaths():
-                # What this worker still holds open is closed here: nothing is written after the first sync.
                 self._writer.close()
                 self._sync(task.paths)
                 return Done()
@@ -150,8 +173,9 @@ class RestoreWorker:
         if reader.page_size != expected:
             raise Damaged(reader.key, f"has pages of {reader.page_size} bytes, the backup has {expected}")
         self._readers[pack] = reader
-        if len(self._readers) > READERS_OPEN:
-            self._readers.popitem(last=False)
+        self._frames += len(reader.frames)
+        while len(self._readers) > READERS_OPEN and self._frames > FRAMES_OPEN:
+            self._frames -= len(self._readers.popitem(last=False)[1].frames)
         return reader
 
     def _read_maps(self, task: ReadMaps) -> Done:
@@ -184,7 +208,16 @@ class RestoreWorker:
                 columns = chosen["ordinal"].astype(np.int64), chosen["count"].astype(np.int64)
                 pieces = gather(reader, kind, *columns, task.share)
                 self._write(pieces, chosen, size, task.files)
-        self._writer.drain()
+        return Done(written=self._writer.taken())
+
+    def _write_tile(self, task: WriteTile) -> Done:
+        tile = np.frombuffer(task.rows, ROW)
+        memory = self._writer.stretch()
+        for pack, first, count, place in by_pack(tile):
+            scatter(self._reader(pack), first, count, place, memory)
+        size = self._settings.page_size
+        parts = [(begin * size, end * size) for begin, end in filled(tile)]
+        self._writer.write_stretch(int(tile["file"][0]), task.file, int(tile["start"][0]) * size, parts)
         return Done(written=self._writer.taken())
 
     def _write(self, pieces: Iterable[Found], rows: Rows, size: int, files: dict[int, TargetFile]) -> None:
