@@ -88,6 +88,7 @@ CODES: Final[dict[str, int]] = {
     # dumps and loads
     "dump-damaged": EXIT_FAILED,
     "dump-unsupported": EXIT_FAILED,
+    "lock-timeout": EXIT_FAILED,
     "load-refused": EXIT_FAILED,
     "load-failed": EXIT_FAILED,
     "load-in-part": EXIT_PARTIAL,

@@ -13,7 +13,7 @@ from tests.conftest import MakeCluster
 pytestmark = pytest.mark.pg("17")
 PLAN = {
     "name", "to", "server", "databases", "skipped", "programs", "format", "jobs", "compression", "options", "scratch",
-    "role_passwords", "warnings",
+    "lock_timeout", "role_passwords", "warnings",
 }  # fmt: skip
 INFO = {
     "name", "label", "started", "stopped", "host", "system_id", "server_version", "tool_version", "format",

@@ -214,7 +214,7 @@ def test_kill_9_of_the_dump_itself(own: Ground, tmp_path: Path) -> None:
 
 
 def waiting(ground: Ground) -> list[tuple[Any, ...]]:
-    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgkeep' AND wait_event_type = 'Lock'"
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pgkeep-dump-' AND wait_event_type = 'Lock'"
     return ground.server.sql(query)
 
 

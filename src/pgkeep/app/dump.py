@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +17,7 @@ from pgkeep.errors import Fault
 from pgkeep.events import Announce
 from pgkeep.format.dump import DumpInfo
 from pgkeep.logical.intorepo import dump_into_repository
+from pgkeep.logical.lockwatch import FIRST_LOOK, Ask, LockWatch
 from pgkeep.logical.plan import UNLESS_IN_USE, DumpPlan, Skipped, Surveyed, plan_dump, which_databases
 from pgkeep.logical.request import DumpRequest
 from pgkeep.logical.room import Room, room_in
@@ -51,6 +54,8 @@ class PreparedDump:
     link: Link
     now: Callable[[], datetime]
     """The server's clock, in UTC."""
+    ask: Ask
+    """Who holds what a dump waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def prepare_dump(
         if cluster is not None:
             _check_cluster(cluster, server)
         now = _server_clock(session, clock)
-        link = link_of(session)
+        link = link_of(session, f"{APPLICATION}-dump-{secrets.token_hex(4)}")
         known = read_dumpable(session)
     method = request.compress.partition(":")[0] if request.compress else None
     tools = choose_dump_tools(found, server.major, asked=request.program_major, named=bindir, compression=method)
@@ -88,23 +93,42 @@ def prepare_dump(
     )  # fmt: skip
     if plan.to is not None:
         check_target(plan)
-    return PreparedDump(plan, link, now)
+    return PreparedDump(plan, link, now, lambda name: Session.open(settings.connection, APPLICATION, name))
 
 
 def dump(prepared: PreparedDump, place: Place | None, clock: Clock, announce: Announce) -> DumpResult:
     """Carry the plan out; `place` None when it goes to a path.  Faults of the two kinds of dump."""
     began = clock.monotonic()
-    for warning in prepared.plan.warnings:
+    plan, link = prepared.plan, prepared.link
+    for warning in plan.warnings:
         announce(warning)
     info, written = None, None
-    if place is None:
-        written = dump_to_path(prepared.plan, prepared.link, announce)
-    else:
-        level = place.settings.compression_level
-        info = dump_into_repository(
-            prepared.plan, prepared.link, place.cluster, prepared.now, clock, announce, level=level
-        )
-    return DumpResult(prepared.plan, info, written, clock.monotonic() - began)
+    with _lock_watch(prepared, announce):
+        if place is None:
+            written = dump_to_path(plan, link, announce)
+        else:
+            level = place.settings.compression_level
+            info = dump_into_repository(plan, link, place.cluster, prepared.now, clock, announce, level=level)
+    return DumpResult(plan, info, written, clock.monotonic() - began)
+
+
+@contextmanager
+def _lock_watch(prepared: PreparedDump, announce: Announce) -> Iterator[None]:
+    """Says for whom pg_dump waits; and whom it has waited for when it gave up."""
+    timeout = prepared.plan.request.lock_timeout
+    hint = "it goes on when that transaction ends"
+    if timeout is None:
+        hint += "; to give up after a while: --lock-timeout 5min"
+    first = FIRST_LOOK if timeout is None else timeout.total_seconds() / 2
+    watch = LockWatch(prepared.ask, prepared.link.application_name, announce, hint, first=first)
+    try:
+        with watch:
+            yield
+    except Fault as fault:
+        if fault.code == "lock-timeout" and watch.last:
+            fault.message += f"; {watch.last}"
+            fault.args = (fault.message,)
+        raise
 
 
 def _check_version(server: DumpServer) -> DumpServer:

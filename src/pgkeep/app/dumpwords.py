@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from pgkeep.config.settings import ClusterSettings, DumpSettings
@@ -32,6 +33,7 @@ class DumpWords:
     jobs: int | None = None
     compress: str | None = None
     inserts: bool = False
+    lock_timeout: timedelta | None = None
     program_major: int | None = None
     label: str = ""
 
@@ -45,7 +47,7 @@ def request_of(known: DumpSettings) -> DumpRequest:
     )  # fmt: skip
     return DumpRequest(
         name=known.name, database=known.source, chosen=chosen, format=known.format, jobs=known.jobs,
-        compress=known.compress,
+        compress=known.compress, lock_timeout=known.lock_timeout,
     )  # fmt: skip
 
 
@@ -63,7 +65,8 @@ def request_for(settings: ClusterSettings, words: DumpWords) -> DumpRequest:
     return DumpRequest(
         name=name, database=base.database, chosen=narrowed, format=form,
         jobs=words.jobs or (base.jobs if form == "directory" else None),
-        compress=words.compress or base.compress, inserts=words.inserts, program_major=words.program_major,
+        compress=words.compress or base.compress, inserts=words.inserts,
+        lock_timeout=words.lock_timeout or base.lock_timeout, program_major=words.program_major,
         label=words.label,
     )  # fmt: skip
 

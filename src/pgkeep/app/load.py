@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from pgkeep.app.place import APPLICATION, Place, available_processors
@@ -17,6 +19,7 @@ from pgkeep.logical.content import Content, LocalContent, read_text
 from pgkeep.logical.loadjob import LoadResult
 from pgkeep.logical.loadplan import LoadPlan, is_there, plan_load
 from pgkeep.logical.loadrequest import LoadRequest, Notice
+from pgkeep.logical.lockwatch import LockWatch
 from pgkeep.logical.newdatabase import wishes_of
 from pgkeep.logical.ownermap import mapped_toc, roles_of
 from pgkeep.logical.rolesplan import GlobalsPlan, plan_globals
@@ -81,7 +84,7 @@ def _prepare(choices: LoadChoices, content: Content, announce: Announce) -> Prep
     announce(Phase("plan", "comparing the dump with the server"))
     source, notices = _mapped(look_into(content), choices.request)
     with open_target(choices.conninfo) as session:
-        server, link = read_server(session), link_of(session, APPLICATION)
+        server, link = read_server(session), link_of(session, f"{APPLICATION}-load-{secrets.token_hex(4)}")
     request = choices.request
     present = _present(choices.conninfo, server, request.database)
     tools = choose_load_tools(
@@ -150,7 +153,12 @@ def _globals(choices: LoadChoices, content: Content, server: TargetServer) -> Gl
 def carry_out(ready: PreparedLoad, clock: Clock, announce: Announce) -> LoadResult:
     """Load; 'load-refused' when the plan says that it cannot be, else the faults of `loadjob.carry_out`."""
     check(ready.plan)
-    return loadjob.carry_out(ready.plan, ready.conninfo, ready.link, clock, announce, ready.scratch)
+    hint = "it goes on when that transaction ends"
+    with ExitStack() as stack:
+        if ready.plan.new is None:  # nobody else is in a new one
+            ask = partial(open_target, ready.conninfo)
+            stack.enter_context(LockWatch(ask, ready.link.application_name, announce, hint))
+        return loadjob.carry_out(ready.plan, ready.conninfo, ready.link, clock, announce, ready.scratch)
 
 
 def check(plan: LoadPlan) -> None:

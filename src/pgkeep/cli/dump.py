@@ -11,7 +11,7 @@ import click
 from pgkeep.cli import completing
 from pgkeep.cli.duedumps import make_due, refuse_beside_due
 from pgkeep.cli.session import Session
-from pgkeep.cli.types import PROCESSES
+from pgkeep.cli.types import PROCESSES, duration
 from pgkeep.cli.verb import Verb, epilog
 from pgkeep.errors import EXIT_OK, Fault
 
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 @click.option("--jobs", "-j", type=PROCESSES, metavar="N", help="Tables at one time; one for each core otherwise.")
 @click.option("--compress", metavar="METHOD", help="As pg_dump's: zstd:3, gzip:6, lz4, none; the best there is.")
 @click.option("--inserts", is_flag=True, help="INSERT statements: large, and slow to load; for other systems.")
+@click.option(
+    "--lock-timeout", callback=duration, metavar="DURATION", help="Give up on a locked table after this; it waits."
+)
 @click.option("--scratch", metavar="DIR", help="Where directory format passes through; memory otherwise.")
 @click.option("--pg-version", type=click.IntRange(14, 18), metavar="N", help="Use pg_dump of this major version.")
 @click.option("--due", is_flag=True, help="Make those dumps of the configuration that are due now, and nothing else.")
@@ -109,6 +112,7 @@ def _words(session: Session, given: Mapping[str, Any]) -> DumpWords:
         jobs=given["jobs"],
         compress=given["compress"],
         inserts=given["inserts"],
+        lock_timeout=given["lock_timeout"],
         program_major=given["pg_version"],
         label=given["label"],
     )

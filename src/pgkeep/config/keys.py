@@ -162,6 +162,7 @@ DUMPS: Final[dict[str, Reader]] = {
     "jobs": whole(1, 1024),
     "compress": filled_text,
     "keep": keep_dumps,
+    "lock-timeout": duration,
     "schedule": schedule,
 }
 """Of [cluster.NAME.dumps.NAME]."""

@@ -49,6 +49,8 @@ class DumpSettings:
     compress: str | None = None
     keep: KeepPolicy | None = None
     schedule: Schedule | None = None
+    lock_timeout: timedelta | None = None
+    """How long a table's lock is waited for; None: as long as it takes."""
 
     @property
     def source(self) -> str | None:

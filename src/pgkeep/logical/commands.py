@@ -27,6 +27,8 @@ def dump_command(plan: DumpPlan, reach: Reach, *, file: str | None, sync: bool) 
     command += content_options(plan)
     if plan.format == "directory":
         command.append(f"--jobs={plan.jobs}")
+    if plan.request.lock_timeout is not None:
+        command.append(f"--lock-wait-timeout={max(1, round(plan.request.lock_timeout.total_seconds() * 1000))}")
     if file is not None:
         command.append(f"--file={file}")
     return [*command, *_QUIET_WAYS, *([] if sync else ["--no-sync"])]

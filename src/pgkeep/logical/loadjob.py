@@ -17,7 +17,7 @@ from typing import Final
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
-from pgkeep.events import Announce, Phase, Progress, Warned
+from pgkeep.events import Announce, Phase, Progress
 from pgkeep.logical.content import Chunks, unpacked
 from pgkeep.logical.feeding import archive, fed_beside, guarded, output, pour
 from pgkeep.logical.guard import Guard
@@ -157,6 +157,8 @@ class _Job:
             left = self._give_up(passing)
             if isinstance(error, Fault):
                 raise _failed(error, left) from error
+            if isinstance(error, KeyboardInterrupt):
+                raise _interrupted(left or "nothing was left in the server") from error
             raise
 
     def _finish(self, passing: str) -> None:
@@ -187,10 +189,10 @@ class _Job:
         plan = self._plan
         try:
             self._fill(guard, path, plan.database)
-        except KeyboardInterrupt:
-            if not plan.one_transaction:
-                self._announce(Warned("load-in-part", f"interrupted; {self._what_is_there()}", self._way_back()))
-            raise
+        except KeyboardInterrupt as error:
+            if plan.one_transaction:
+                raise _interrupted("nothing was changed in the database") from error
+            raise _interrupted(self._what_is_there(), self._way_back()) from error
         except Fault as fault:
             if plan.one_transaction:
                 raise _failed(fault, "") from fault
@@ -334,6 +336,10 @@ class _Job:
 
 def _filled(now: Present, entry: TocEntry) -> bool:
     return (entry.namespace, entry.tag) in now.filled
+
+
+def _interrupted(left: str, hint: str = "") -> Fault:
+    return Fault("interrupted", f"interrupted; {left}", hint=hint)
 
 
 def _failed(fault: Fault, left: str) -> Fault:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, Literal
 
 Format = Literal["directory", "custom", "plain"]
@@ -66,6 +67,8 @@ class DumpRequest:
     compress: str | None = None
     """As pg_dump's --compress; None: what is best here."""
     inserts: bool = False
+    lock_timeout: timedelta | None = None
+    """How long pg_dump waits for a table's lock; None: as long as it takes."""
     program_major: int | None = None
     """The only version of pg_dump that will do."""
     label: str = ""

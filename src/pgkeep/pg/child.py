@@ -35,6 +35,7 @@ _LOST: Final = (
 )  # fmt: skip
 _UNREACHABLE: Final = ("connection to server", "could not translate host name", "password authentication failed")
 _FULL: Final = ("No space left on device", "Disk quota exceeded")
+_LOCKED: Final = ("canceling statement due to statement timeout", "could not obtain lock on relation")
 _RIGHTS: Final = ("permission denied", "must be superuser", "must be owner", "query would be affected by row-level")
 
 
@@ -180,6 +181,8 @@ def _meaning(said: str) -> tuple[str, str]:
     """(code, hint); what was lost first explains what failed after it."""
     if any(word in said for word in _LOST):
         return "postgres-lost", "look into the server's log for a restart, a crash or a terminated session"
+    if "LOCK TABLE" in said and any(word in said for word in _LOCKED):
+        return "lock-timeout", "wait until that transaction has ended, or end it; --lock-timeout says how long to wait"
     if any(word in said for word in _FULL):
         return "target-space", "make room, or write to another place"
     if any(word in said for word in _UNREACHABLE):

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pgkeep.errors import Fault
 from pgkeep.pg.inventory import INVALID_DATABASE
-from pgkeep.pg.session import Session, as_text
+from pgkeep.pg.session import Row, Session, as_text
+
+_PATIENCE = "1s"
+_LOCKED = "55P03"  # lock_not_available
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,16 @@ SELECT d.datname, CASE WHEN {connectable} THEN pg_database_size(d.oid) END,
  ORDER BY d.datname
 """
 _CONNECTABLE = "has_database_privilege(d.oid, 'CONNECT') AND d.datconnlimit <> {invalid}"
-# pg_table_size: the main fork, TOAST with its index, and the maps; large objects are in a catalogue's table.
+# pg_table_size: the main fork, TOAST with its index, and the maps; large objects are in a catalogue's table.  It waits
+# for whoever has locked the table: what somebody has locked is counted as the last VACUUM or ANALYZE has seen it.
+_SIZE = "CASE WHEN c.oid NOT IN (SELECT relation FROM locked) THEN pg_table_size(c.oid) ELSE {seen} END"
+_SEEN = "(c.relpages + coalesce(t.relpages, 0))::bigint * current_setting('block_size')::bigint"
 _SIZES = """
-SELECT n.nspname, c.relname, pg_table_size(c.oid)
+WITH locked AS (SELECT relation FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND relation IS NOT NULL
+                   AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+SELECT n.nspname, c.relname, {size}
   FROM pg_class AS c
+  LEFT JOIN pg_class AS t ON t.oid = c.reltoastrelid
   JOIN pg_namespace AS n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't'
    AND (c.oid >= 16384 AND n.nspname !~ '^pg_' OR c.oid = 'pg_largeobject'::regclass)
@@ -132,8 +142,21 @@ def read_dumpable(session: Session) -> tuple[DumpableDatabase, ...]:
 
 def read_table_sizes(session: Session) -> tuple[TableSize, ...]:
     """The tables of the session's database that have content of their own, the largest first; large objects among them
-    as pg_catalog.pg_largeobject."""
-    return tuple(TableSize(as_text(schema), as_text(name), int(size)) for schema, name, size in session.rows(_SIZES))
+    as pg_catalog.pg_largeobject.  Waits for nobody's lock."""
+    return tuple(TableSize(as_text(schema), as_text(name), int(size)) for schema, name, size in _sizes(session))
+
+
+def _sizes(session: Session) -> list[Row]:
+    session.rows("SELECT set_config('lock_timeout', %s, false)", (_PATIENCE,))
+    try:
+        return session.rows(_SIZES.format(size=_SIZE.format(seen=_SEEN)))
+    except Fault as fault:  # locked between the look and the question
+        if fault.context.get("sqlstate") != _LOCKED:
+            raise
+        return session.rows(_SIZES.format(size=_SEEN))
+    finally:
+        if session.is_open:
+            session.rows("SELECT set_config('lock_timeout', '0', false)")
 
 
 def holds_something(session: Session) -> bool:

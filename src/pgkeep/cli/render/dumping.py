@@ -49,6 +49,7 @@ def plan_json(plan: DumpPlan) -> dict[str, Any]:
             "free": scratch.room.free,
             "expected": scratch.expected,
         },
+        "lock_timeout": plan.request.lock_timeout.total_seconds() if plan.request.lock_timeout is not None else None,
         "role_passwords": plan.with_passwords,
         "warnings": [{"code": one.code, "text": one.text, "hint": one.hint or None} for one in plan.warnings],
     }
