@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -72,9 +73,10 @@ def _again(site: Site, contender: Contender, source: Path) -> Run:
 
 
 def _hold(server: Server, contender: Contender, name: str) -> str:
-    """Archive everything but let the server believe that `name` waits; the command that pushes it."""
+    """Archive everything but let the server believe that `name` waits; the command that pushes it, in a shell of its
+    own as the server would run it."""
     command = contender.recommended_archive_command(server)
-    push = command.replace("%p", f"pg_wal/{name}").replace("%%", "%")
+    push = f"/bin/sh -c {shlex.quote(command.replace('%p', f'pg_wal/{name}').replace('%%', '%'))}"
     server.site.run("/bin/sh", "-c", f"cd '{server.data}' && {push}")
     time.sleep(5)  # who works ahead is to be out of the way
     server.site.run("/bin/sh", "-c", f"cd '{server.data}' && {push}")

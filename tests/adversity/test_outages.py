@@ -44,7 +44,7 @@ def _be_away(make_kept: MakeKept, *, seconds: float) -> None:
         time.sleep(0.2)
     assert not kept.repository.exists(), "an absent repository was made anew"
     assert len(_names(server, ".ready")) > 5
-    assert "WAL files wait to be archived" in server.log.read_text()
+    kept.wait(lambda: "WAL files wait to be archived" in server.log.read_text(), "the server's log has no alarm")
     away.rename(kept.repository)
     kept.archive_all()
     kept.wait(lambda: not _names(server, ".ready"), "the archive does not catch up", seconds=120)

@@ -11,6 +11,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.conftest import MakeCluster, MakeStandby
 
+from pgkeep import wal
 from pgkeep.pg.account import Account
 
 
@@ -70,7 +71,9 @@ def test_text_names_sql_and_the_next_command(cluster: MakeCluster, pgkeep_proces
     server = cluster("main", archive_mode="on", archive_command="'/bin/true'")
     ran = pgkeep_process("init", "--repository", str(server_tmp / "r"), "--connection", server.conninfo)
     assert ran.status == 0, ran.err
-    assert f"--config {server_tmp}/.config/pgkeep/pgkeep.toml --cluster main wal push %p';" in ran.out
+    assert "ALTER SYSTEM SET archive_command = 'set -- /" in ran.out
+    pushes = f"--config {server_tmp}/.config/pgkeep/pgkeep.toml --cluster main wal push %p; . "
+    assert f"{pushes}{Path(wal.__file__).with_name('archived.sh')}';" in ran.out
     assert "warning: archive_command is now '/bin/true'; that archive would end" in ran.out
     assert "restart" not in ran.out
     assert "pgkeep init --apply" in ran.out

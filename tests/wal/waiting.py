@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +55,8 @@ class Waiting:
         control_id = int(next(self.repository.glob("*/incarnations/*")).name)
         return archive_of(self.opened(), control_id)
 
-    def terms(self, passed: tuple[str, ...] = ()) -> marker.Terms:
-        return marker.terms(OPTIONS, ENVIRONMENT, str(self.config), passed)
+    def terms(self, passed: tuple[str, ...] = (), command: Sequence[str] = ()) -> marker.Terms:
+        return marker.terms(OPTIONS, ENVIRONMENT, str(self.config), passed, command)
 
     def archiver(self, store: Store | None = None, terms: marker.Terms | None = None) -> Archiver:
         opened = self.opened()

@@ -56,12 +56,15 @@ class InitRequest:
     """How the server will start this pgkeep."""
     options: Sequence[str]
     """The global options of its `wal push %p`."""
+    script: str = ""
+    """What the server's shell reads first (wal/archived.sh), and what then runs the program; '': nothing."""
     adopt: bool = False
     dry_run: bool = False
 
     @property
     def archive_command(self) -> str:
-        return f"{shell_command([*self.program, *self.options, 'wal', 'push'])} %p"
+        push = f"{shell_command([*self.program, *self.options, 'wal', 'push'])} %p"
+        return f"set -- {push}; . {shell_command([self.script])}" if self.script else push
 
 
 @dataclass(frozen=True, slots=True)

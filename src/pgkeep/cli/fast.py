@@ -6,8 +6,8 @@ Rules of this file:
 2. What goes wrong is said on stderr in the words of `render.output`: that is the server's log.
 3. `wal get` answers 1 for "no such file" alone.  Everything else that fails is above 125, because PostgreSQL takes
    1 to 125 for the end of WAL and opens the server (RestoreArchivedFile in xlogarchive.c).
-4. A `wal push` of what is archived already ends after `wal.marker` has said so.  Until then nothing is imported but
-   what an interpreter has loaded when it starts: even typing costs as much again as that start.
+4. A `wal push` of what is archived already, if wal/archived.sh could not say so, ends after `wal.marker` has.  Until
+   then nothing is imported but what an interpreter has loaded when it starts: even typing costs as much again as that.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def _push(call: WalCall) -> int:
     from pgkeep.app.push import wal_push
 
     config = _config(call)
-    terms = marker.terms(call.options, os.environ, config, _passed(call, config))
+    command = sys.orig_argv[:-1] if sys.orig_argv[-1] == path else ()
+    terms = marker.terms(call.options, os.environ, config, _passed(call, config), command)
     wal_push(config, os.environ, call.options.get("--repo"), path, terms)
     return 0
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from pgkeep.cli.ask import ask
-from pgkeep.cli.program import hook_command
+from pgkeep.cli.program import archive_script, hook_command
 from pgkeep.cli.session import Session
 from pgkeep.cli.verb import Verb, epilog
 from pgkeep.config.find import find_or_none, place_for_new
@@ -74,6 +74,7 @@ def command(
         cluster_name=intent.cluster,
         connections=intent.connections,
         program=hook_command(session.around.environment),
+        script=archive_script(session.around.environment),
         options=options,
         adopt=adopt,
         dry_run=session.options.dry_run,

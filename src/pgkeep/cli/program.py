@@ -26,4 +26,16 @@ def hook_command(environment: Mapping[str, str]) -> tuple[str, ...]:
     """
     if wrapper := environment.get("PGKEEP_PROGRAM"):
         return (wrapper,)
-    return (sys.executable, "-SP", os.path.join(os.path.dirname(os.path.abspath(pgkeep.__file__)), "__main__.py"))
+    return (sys.executable, "-SP", os.path.join(_folder(), "__main__.py"))
+
+
+def archive_script(environment: Mapping[str, str]) -> str:
+    """What archive_command's shell reads before it runs the `hook_command` (wal/archived.sh).
+
+    '' before a wrapper, whose words are not those of the process that leaves the markers.
+    """
+    return "" if environment.get("PGKEEP_PROGRAM") else os.path.join(_folder(), "wal", "archived.sh")
+
+
+def _folder() -> str:
+    return os.path.dirname(os.path.abspath(pgkeep.__file__))

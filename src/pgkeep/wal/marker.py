@@ -9,7 +9,11 @@ A marker claims that the repository held a WAL file durably; it is written after
    of the same token and repository still saves the upload, after the file was hashed again.
 3. Markers lie in pg_wal, whose content neither backups nor a restore carry along.  They need no fsync: one that is
    lost costs time, and one that a crash tore or that outlived it is of another boot.
-4. This file decides every call of archive_command: nothing is imported but `os`, not even typing.
+4. This file decides calls of archive_command: nothing is imported but `os`, not even typing.
+5. Most of them do not come this far: `archived.sh`, which archive_command's shell reads first, compares the same.  It
+   reads the lines up to the one with a point; bytes that are no ASCII, and any PGKEEP_* variable, keep it quiet.
+6. Who must wait for somebody at work waits a little longer, until some more files are archived: an interpreter costs
+   as much as half a segment, and the server's next calls then find their markers.
 """
 
 from __future__ import annotations
@@ -18,34 +22,46 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 FOLDER = "pgkeep.ahead"
 """In pg_wal, beside the files that the markers are about."""
 LOCK = "lock"
 """In FOLDER: whoever works ahead holds it (flock)."""
 ABSENT = "absent"
-_MAGIC = "pgkeep-archived-1"
+_LAST = "."
+"""The line behind the files."""
+_MAGIC = "pgkeep-archived-2"
 _BOOT = "/proc/sys/kernel/random/boot_id"
 _LONGEST = 64 << 10
 _POLL = 0.003
+_MORE = 16
+"""Files behind the own one whose markers are waited for."""
+_MORE_SECONDS = 0.3
+"""So long at most, once the own one is there."""
+_MUTE = ""
+"""Instead of a call's words: `archived.sh` has none that are equal."""
 
 
 class Terms:
     """What a call of `wal push` rests on besides the file: a number for its words, and stamps of other files.
 
-    `files` are (path, stamp), absolute paths; the configuration's comes first.  Values, never changed.
+    `files` are (path, stamp), absolute paths; the configuration's comes first.  `shell` is the call as `archived.sh`
+    sees it: words, HOME, working directory.  Values, never changed.
     """
 
-    __slots__ = ("call", "files")
+    __slots__ = ("call", "files", "shell")
 
-    def __init__(self, call: str, files: tuple[tuple[str, str], ...]) -> None:
+    def __init__(
+        self, call: str, files: tuple[tuple[str, str], ...], shell: tuple[str, str, str] = (_MUTE, "", "")
+    ) -> None:
         self.call = call
         self.files = files
+        self.shell = shell
 
     def with_files(self, *paths: str) -> Terms:
         """These terms, resting on more files as they are now."""
-        return Terms(self.call, (*self.files, *((path, stamp(path)) for path in paths)))
+        return Terms(self.call, (*self.files, *((path, stamp(path)) for path in paths)), self.shell)
 
 
 class Marker:
@@ -65,7 +81,12 @@ class Marker:
 
 def stamp_of(found: os.stat_result) -> str:
     """Changes when a file is replaced, copied, written to or given another time: ctime cannot be set back."""
-    return f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    return f"{found.st_dev} {found.st_ino} {found.st_size} {_time(found.st_mtime_ns)} {_time(found.st_ctime_ns)}"
+
+
+def _time(nanoseconds: int) -> str:
+    """As stat(1) shows it with '%.9Y'."""
+    return f"{nanoseconds // 10**9}.{nanoseconds % 10**9:09d}"
 
 
 def stamp(path: str) -> str:
@@ -81,10 +102,27 @@ def boot_id() -> str:
     return _read(_BOOT).strip()
 
 
-def terms(options: Mapping[str, str], environment: Mapping[str, str], config: str, passed: Iterable[str]) -> Terms:
-    """The terms of a call that found its configuration at `config`, having found nothing at the paths `passed`."""
+def terms(
+    options: Mapping[str, str],
+    environment: Mapping[str, str],
+    config: str,
+    passed: Iterable[str],
+    command: Sequence[str] = (),
+) -> Terms:
+    """The terms of a call that found its configuration at `config`, having found nothing at the paths `passed`.
+
+    `command` are all words of the process but the file's, the last one; none: `archived.sh` cannot have run it.
+    """
     files = ((config, stamp(config)), *((path, ABSENT) for path in passed))
-    return Terms(_call(options, environment, config), files)
+    return Terms(_call(options, environment, config), files, _shell(command, environment))
+
+
+def _shell(command: Sequence[str], environment: Mapping[str, str]) -> tuple[str, str, str]:
+    """What `archived.sh` compares.  Words are joined by blanks there, so there must be none in them."""
+    is_plain = all(word.isprintable() and word and " " not in word for word in command)
+    if not command or not is_plain or any(name.startswith("PGKEEP_") for name in environment):
+        return _MUTE, "", ""
+    return f"{len(command) + 1} {' '.join(command)} ", environment.get("HOME", ""), os.getcwd()
 
 
 def is_archived(path: str, options: Mapping[str, str], environment: Mapping[str, str]) -> bool:
@@ -110,8 +148,23 @@ def _await_marker(path: str) -> None:
     import time
 
     mine = path_of(path)
-    while _is_somebody_at_work(path) and not os.path.exists(mine):
+    if not _await(mine, path, float("inf")):
+        return
+    folder, name = os.path.split(path)
+    waiting = sorted(ready[:-6] for ready in os.listdir(os.path.join(folder, _STATUS)) if ready.endswith(".ready"))
+    if more := [other for other in waiting if other > name][:_MORE]:
+        _await(path_of(os.path.join(folder, more[-1])), path, time.monotonic() + _MORE_SECONDS)
+
+
+def _await(file: str, path: str, deadline: float) -> bool:
+    """True when `file` is there; False when the deadline has passed, or nobody works ahead any more beside `path`."""
+    import time
+
+    while not os.path.exists(file):
+        if not _is_somebody_at_work(path) or time.monotonic() > deadline:
+            return False
         time.sleep(_POLL)
+    return True
 
 
 def _is_somebody_at_work(path: str) -> bool:
@@ -137,11 +190,13 @@ def read(path: str) -> Marker | None:
     text = _read(path_of(path))
     body, _, check = text.rpartition("end ")
     lines = body.split("\n")
-    if not body or check != f"{_sum(body)}\n" or lines[0] != _MAGIC or len(lines) < 9:
+    if not body or check != f"{_sum(body)}\n" or lines[0] != _MAGIC or len(lines) < 13 or lines[-6] != _LAST:
         return None
-    pairs = [line.partition("\t") for line in lines[7:-1]]
-    boot, file, content_hash, repository, token, call = lines[1:7]
-    return Marker(boot, file, content_hash, repository, token, Terms(call, tuple((p, s) for s, _, p in pairs)))
+    boot, words, home, folder, file = lines[1:6]
+    pairs = [line.partition("|") for line in lines[6:-6]]
+    content_hash, repository, token, call = lines[-5:-1]
+    terms = Terms(call, tuple((path, stamp) for stamp, _, path in pairs), (words, home, folder))
+    return Marker(boot, file, content_hash, repository, token, terms)
 
 
 def write(path: str, marker: Marker) -> None:
@@ -150,8 +205,10 @@ def write(path: str, marker: Marker) -> None:
     A path that holds a line's end cannot be written down: then there is no marker.
     """
     about = marker.terms
-    head = [_MAGIC, marker.boot, marker.file, marker.content_hash, marker.repository, marker.token, about.call]
-    lines = head + [f"{known}\t{other}" for other, known in about.files]
+    files = [f"{known}|{other}" for other, known in about.files]
+    shell = about.shell if all(line.isascii() for line in (*files, *about.shell)) else (_MUTE, "", "")
+    lines = [_MAGIC, marker.boot, *shell, marker.file, *files, _LAST]
+    lines += [marker.content_hash, marker.repository, marker.token, about.call]
     if any("\n" in line for line in lines):
         return
     body = "\n".join(lines) + "\n"
