@@ -17,7 +17,7 @@ from pgkeep.pg.child import Child, tool_fault
 from pgkeep.pg.link import Link, link_of
 from pgkeep.pg.programs import Programs
 from pgkeep.pg.session import Session
-from pgkeep.pg.tools import DUMP_TOOLS, choose_dump_tools, choose_load_tools, compressions, find_tools
+from pgkeep.pg.tools import DUMP_TOOLS, choose_dump_tools, choose_load_tools, compressions, find_tools, knows_restrict
 
 
 def programs(major: int) -> Programs:
@@ -65,6 +65,22 @@ def test_a_load_takes_the_servers_own_version_unless_the_archive_is_newer() -> N
     with pytest.raises(Fault, match="written by pg_dump 18") as caught:
         choose_load_tools(found, 18, 14)
     assert caught.value.code == "postgres-version"
+
+
+@pytest.mark.parametrize(
+    ("version", "knows"),
+    [("14.18", False), ("14.19", True), ("15.13", False), ("16.10", True), ("17.5", False), ("17.10", True),
+     ("17", False), ("18", True), ("18.0", True)],
+)  # fmt: skip
+def test_a_script_needs_a_psql_that_can_be_kept_from_its_commands(version: str, knows: bool) -> None:
+    one = Programs(Path("/some/bin"), version, int(version.partition(".")[0]))
+    assert knows_restrict(one) is knows
+    assert choose_load_tools([one], 14, 14).programs == one  # an archive needs no psql as a rule
+    assert choose_load_tools([one, programs(16)], None, one.major).programs == (one if knows else programs(16))
+    if not knows:
+        with pytest.raises(Fault, match="does not know") as caught:
+            choose_load_tools([one], None, one.major, named=one.bindir)
+        assert caught.value.code == "postgres-version" and "--bindir" in caught.value.hint
 
 
 def test_the_programs_are_asked_what_they_compress_with() -> None:

@@ -28,7 +28,7 @@ from pgkeep.logical.source import Source, look_into
 from pgkeep.logical.stored import StoredContent, find_dump, stored_content
 from pgkeep.pg.dumptoc import major_of
 from pgkeep.pg.link import Link, link_of
-from pgkeep.pg.target import NewDatabase, Present, TargetServer, open_target, read_present, read_server
+from pgkeep.pg.target import NewDatabase, Present, TargetServer, open_target, read_place, read_present, read_server
 from pgkeep.pg.tools import LOAD_TOOLS, choose_load_tools, find_tools
 from pgkeep.repo.keeping import kept
 
@@ -82,7 +82,10 @@ def prepared(choices: LoadChoices, locate: Locate, clock: Clock, announce: Annou
 
 def _prepare(choices: LoadChoices, content: Content, announce: Announce) -> PreparedLoad:
     announce(Phase("plan", "comparing the dump with the server"))
-    source, notices = _mapped(look_into(content), choices.request)
+    found = look_into(content)
+    choices, notices = _as_it_was_taken(choices, found)
+    source, strangers = _mapped(found, choices.request)
+    notices += strangers
     with open_target(choices.conninfo) as session:
         server, link = read_server(session), link_of(session, f"{APPLICATION}-load-{secrets.token_hex(4)}")
     request = choices.request
@@ -93,13 +96,34 @@ def _prepare(choices: LoadChoices, content: Content, announce: Announce) -> Prep
     selection = None
     if source.toc is not None:
         selection = select(source.toc, request.chosen, lambda entry: is_there(present or Present(), entry))
+    made = _globals(choices, content, server)
     plan = plan_load(
         source, request, server, present, tools, selection, _wishes(choices, content, source),
-        _globals(choices, content, server), available_processors(), notices,
+        made, available_processors(), notices, _places(choices.conninfo, made),
     )  # fmt: skip
     for notice in plan.warnings:
         announce(Warned(notice.code, notice.text, notice.hint))
     return PreparedLoad(plan, choices.conninfo, link, choices.scratch)
+
+
+def _places(conninfo: str, made: GlobalsPlan | None) -> dict[str, str]:
+    """Of each tablespace that would be made: what its directory is."""
+    if made is None or not made.creates_tablespaces:
+        return {}
+    with open_target(conninfo) as session:
+        return {name: read_place(session, where) for name, where in made.creates_tablespaces.items() if where}
+
+
+def _as_it_was_taken(choices: LoadChoices, source: Source) -> tuple[LoadChoices, list[Notice]]:
+    """A dump of the repository that was taken without owners is loaded without them, whatever its format."""
+    request, content = choices.request, source.content
+    if source.toc is None or not isinstance(content, StoredContent) or not content.without_owners:
+        return choices, []
+    if request.owners or request.chosen.no_owner:
+        return choices, []
+    chosen = replace(request.chosen, no_owner=True)
+    text = "the dump was taken with --no-owner: everything belongs to who loads it"
+    return replace(choices, request=replace(request, chosen=chosen)), [Notice("no-owner", text)]
 
 
 def _mapped(source: Source, request: LoadRequest) -> tuple[Source, list[Notice]]:
@@ -147,7 +171,10 @@ def _globals(choices: LoadChoices, content: Content, server: TargetServer) -> Gl
     else:
         return None
     assert text is not None
-    return plan_globals(text, server.roles, server.tablespaces, server.major, choices.request.owners)
+    return plan_globals(
+        text, server.roles, server.tablespaces, server.major, choices.request.owners,
+        with_tablespaces=not choices.request.chosen.no_tablespaces,
+    )  # fmt: skip
 
 
 def carry_out(ready: PreparedLoad, clock: Clock, announce: Announce) -> LoadResult:

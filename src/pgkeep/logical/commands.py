@@ -59,6 +59,8 @@ def globals_command(plan: DumpPlan, reach: Reach) -> list[str]:
 def properties_command(plan: DumpPlan, reach: Reach) -> list[str]:
     """pg_dump of little more than the database's own entry, as an archive on stdout."""
     command = [plan.tools.programs.path("pg_dump"), f"--dbname={reach.conninfo}", "--format=custom"]
+    if not plan.request.chosen.acl:
+        command.append("--no-acl")
     return [*command, "--section=pre-data", "--exclude-schema=*", compress_option("none", plan.tools.programs.major),
             "--no-password"]  # fmt: skip
 

@@ -28,7 +28,10 @@ def database_script(plan: DumpPlan, reach: Reach, guard: Guard) -> bytes:
     listed = os.memfd_create("pgkeep-entries")
     try:
         os.write(listed, b"".join(entry + b"\n" for entry in entries))
-        return _through(programs, archive, "--create", "--file=-", f"--use-list=/proc/self/fd/{listed}", also=listed)
+        options = ["--create", "--file=-", f"--use-list=/proc/self/fd/{listed}"]
+        if not plan.request.chosen.owner:
+            options.append("--no-owner")
+        return _through(programs, archive, *options, also=listed)
     finally:
         os.close(listed)
 

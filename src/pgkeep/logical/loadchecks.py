@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pgkeep.logical.loadneeds import needed_extensions, needed_roles, needed_tablespaces
@@ -54,12 +54,27 @@ def missing(
         text = f"the server has not the extensions {some(lacking)}"
         found.append(Notice("extensions", text, "install their packages on the server's machine, for its version"))
     spaces = needed_tablespaces(selection, request.chosen) - server.tablespaces
-    made = plan.creates_tablespaces if plan is not None else frozenset()
-    if lacking := sorted(spaces - made):
+    if lacking := sorted(spaces - (plan.creates_tablespaces.keys() if plan is not None else set())):
         text = f"the server has not the tablespaces {some(lacking)}"
         hint = "create them, or load everything into the default one: --no-tablespaces"
         found.append(Notice("tablespaces", text, hint))
     return found
+
+
+_PLACES: Final = {"absent": "does not exist", "filled": "is not empty"}
+
+
+def bad_places(plan: GlobalsPlan, places: Mapping[str, str]) -> list[Notice]:
+    """Tablespaces that cannot be made where they were: `places` says of their directories what `read_place` does."""
+    hint = (
+        "make that directory, empty, the server's own; or create a tablespace of this name elsewhere, which is kept"
+        " then; or do without: --no-tablespaces"
+    )
+    return [
+        Notice("tablespaces", f"the tablespace {name} was in {where}, which {_PLACES[places[name]]} there", hint)
+        for name, where in plan.creates_tablespaces.items()
+        if places.get(name) in _PLACES
+    ]
 
 
 def script_refusals(source: Source, request: LoadRequest, present: Present) -> list[Notice]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -29,6 +29,7 @@ from pgkeep.logical.scratch import MEMORY
 from pgkeep.pg.child import Child
 from pgkeep.pg.dumptoc import TocEntry
 from pgkeep.pg.link import Link, Reach
+from pgkeep.pg.session import Session
 from pgkeep.pg.sqltext import quoted_name
 from pgkeep.pg.target import (
     Present,
@@ -61,8 +62,7 @@ def carry_out(
     of the source; what is left is said in the message.  `link` reaches the server, `scratch` a directory to lay out
     what comes from the repository (the memory of the machine without)."""
     began = clock.monotonic()
-    with _leaving_globals_unsaid(plan):
-        _make_globals(plan, conninfo, announce)
+    _make_globals(plan, conninfo, announce)
     job = _Job(plan, conninfo, link, announce, scratch or MEMORY)
     with _naming_globals(plan):
         job.run()
@@ -82,30 +82,35 @@ def _make_globals(plan: LoadPlan, conninfo: str, announce: Announce) -> None:
     if made is None or not (made.statements or made.tablespaces):
         return
     announce(Phase("globals", "making the roles and tablespaces that are missing"))
-    with open_target(conninfo) as session:
-        session.rows("BEGIN")
-        try:
-            for statement in made.statements:
-                if "TABLESPACE" not in statement:
-                    session.rows(statement)
-        except BaseException:
-            with suppress(Fault):
-                session.rows("ROLLBACK")
-            raise
-        session.rows("COMMIT")
-        for statement in (*made.tablespaces, *(one for one in made.statements if "TABLESPACE" in one)):
-            session.rows(statement)
-
-
-@contextmanager
-def _leaving_globals_unsaid(plan: LoadPlan) -> Iterator[None]:
+    stay: list[str] = []
     try:
-        yield
+        with open_target(conninfo) as session:
+            _make_roles(session, [one for one in made.statements if "TABLESPACE" not in one])
+            stay += sorted(made.creates_roles)
+            for name, statement in zip(made.creates_tablespaces, made.tablespaces, strict=True):
+                session.rows(statement)
+                stay.append(name)
+            for statement in (one for one in made.statements if "TABLESPACE" in one):
+                session.rows(statement)
     except Fault as fault:
-        hint = "make them yourself, then load without --globals; or load without owners: --no-owner --no-acl"
+        hint = "make them yourself, then load without --globals; or load without: --no-owner --no-acl --no-tablespaces"
+        left = f"; what was made stays: {', '.join(stay)}" if stay else "; nothing was made"
         raise Fault(
-            "load-failed", f"the missing roles and tablespaces cannot be made: {fault.message}", hint=fault.hint or hint
-        ) from fault
+            "load-failed", f"the missing roles and tablespaces cannot be made: {fault.message}{left}",
+            hint=fault.hint or hint,
+        ) from fault  # fmt: skip
+
+
+def _make_roles(session: Session, statements: Sequence[str]) -> None:
+    session.rows("BEGIN")
+    try:
+        for statement in statements:
+            session.rows(statement)
+    except BaseException:
+        with suppress(Fault):
+            session.rows("ROLLBACK")
+        raise
+    session.rows("COMMIT")
 
 
 @contextmanager

@@ -11,12 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final
 
-from pgkeep.logical.loadchecks import exists, missing, script_refusals, warnings
+from pgkeep.logical.loadchecks import bad_places, exists, missing, script_refusals, warnings
 from pgkeep.logical.loadrequest import LoadRequest, Notice, is_streamed
 from pgkeep.logical.newdatabase import AboutDatabase, about_new_database
 from pgkeep.logical.rolesplan import GlobalsPlan
@@ -25,7 +26,7 @@ from pgkeep.logical.source import TOC, Kind, Source
 from pgkeep.logical.tolerance import IN_HEAD
 from pgkeep.pg.dumptoc import TocEntry
 from pgkeep.pg.target import NewDatabase, Present, TargetServer, shown_object, supports
-from pgkeep.pg.tools import ToolChoice
+from pgkeep.pg.tools import ToolChoice, knows_restrict, restrict_fault
 
 _RELATIONS: Final = frozenset({"TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE"})
 _FUNCTIONS: Final = frozenset({"FUNCTION", "PROCEDURE", "AGGREGATE"})
@@ -180,9 +181,11 @@ def plan_load(
     globals_plan: GlobalsPlan | None,
     processors: int,
     notices: Sequence[Notice] = (),
+    places: Mapping[str, str] = MappingProxyType({}),
 ) -> LoadPlan:
     """`present` None: the database does not exist, and is made as `wishes` says as far as the server can.  `notices`
-    were found before, and are warnings."""
+    were found before, and are warnings; `places` says of the directories of tablespaces that would be made what
+    `read_place` has found."""
     new, refusals, known = (None, [], []) if present is not None else _new_database(wishes, server)
     found = present or Present(encoding=new.encoding if new is not None else "")
     jobs, one_transaction = _jobs(source, request, new is not None, processors)
@@ -198,17 +201,22 @@ def plan_load(
     about = about_new_database(source, request, roles, request.database) if new is not None else AboutDatabase()
     filled = _appended(selection, request, found)
     refusals += missing(source, selection, request, server, globals_plan, about)
+    if globals_plan is not None:
+        refusals += bad_places(globals_plan, places)
     refusals += script_refusals(source, request, found)
     if new is not None and not server.role.may_create_databases:
         hint = "connect as a role with CREATEDB, or let somebody create the database and load into it"
         refusals.append(
             Notice("rights", f"the role {server.role.name} may not create the database {request.database}", hint)
         )
+    way = _way(source, request, server, one_transaction, tools)
+    if way is not Way.RESTORE and not knows_restrict(tools.programs):
+        fault = restrict_fault(tools.programs)
+        refusals.append(Notice("psql-version", fault.message, fault.hint))
     known += notices
     known += warnings(source, request, server, found, selection, one_transaction, new, filled, about)
     return LoadPlan(
-        source, request, selection, server, tools, _way(source, request, server, one_transaction, tools), jobs,
-        one_transaction, new, globals_plan, found,
+        source, request, selection, server, tools, way, jobs, one_transaction, new, globals_plan, found,
         replaced=tuple(shown_object((entry.namespace, entry.tag)) for entry in clashes) if request.clean else (),
         appended=filled,
         as_they_are=schemas,

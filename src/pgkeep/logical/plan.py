@@ -281,8 +281,9 @@ def _warnings(
         found.append(
             Warned(
                 "owners-in-archive",
-                f"an archive of the {request.format} format always names its objects' owners",
-                "leave them out when it is loaded: pgkeep load --no-owner",
+                f"an archive of the {request.format} format always names its objects' owners"
+                + ("; pgkeep load leaves them out" if into_repository else ""),
+                "pg_restore by hand needs --no-owner" if into_repository else "load it with --no-owner",
             )
         )
     if request.inserts:

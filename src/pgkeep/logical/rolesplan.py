@@ -31,7 +31,8 @@ class GlobalsPlan:
     """With the verifiers of passwords."""
     tablespaces: tuple[str, ...]
     creates_roles: frozenset[str]
-    creates_tablespaces: frozenset[str]
+    creates_tablespaces: Mapping[str, str]
+    """Name -> the directory on the server's machine."""
     kept_roles: frozenset[str]
     """That exist: they stay as they are."""
     kept_tablespaces: frozenset[str]
@@ -54,6 +55,8 @@ def plan_globals(
     tablespaces: Collection[str],
     major: int,
     owners: Mapping[str, str] = MappingProxyType({}),
+    *,
+    with_tablespaces: bool = True,
 ) -> GlobalsPlan:
     """What of the script a server of `major` with these roles and tablespaces lacks.
 
@@ -61,8 +64,9 @@ def plan_globals(
     """
     found = [one for one in statements(script) if not _is_of(one, owners)]
     named = [name_of(one.tokens[2]) for one in found if one.words(2) == ("CREATE", "ROLE") and len(one.tokens) > 2]
-    spaces = [name_of(one.tokens[2]) for one in found if one.words(2) == ("CREATE", "TABLESPACE")]
-    new, new_spaces = frozenset(named) - set(roles), frozenset(spaces) - set(tablespaces)
+    places = {name_of(one.tokens[2]): _place(one) for one in found if one.words(2) == ("CREATE", "TABLESPACE")}
+    new = frozenset(named) - set(roles)
+    new_spaces = {name: place for name, place in places.items() if with_tablespaces and name not in tablespaces}
     run: list[str] = []
     run_alone: list[str] = []
     left_out = 0
@@ -83,8 +87,20 @@ def plan_globals(
             case _:
                 continue
     return GlobalsPlan(
-        tuple(run), tuple(run_alone), new, new_spaces, frozenset(named) - new, frozenset(spaces) - new_spaces, left_out
+        tuple(run),
+        tuple(run_alone),
+        new,
+        new_spaces,
+        frozenset(named) - new,
+        frozenset(places.keys() - new_spaces.keys()),
+        left_out,
     )
+
+
+def _place(one: Statement) -> str:
+    at = one.find("LOCATION")
+    text = one.tokens[at + 1].text if 0 < at < len(one.tokens) - 1 else ""
+    return text[1:-1].replace("''", "'") if text.startswith("'") else ""
 
 
 def _mapped(one: Statement, owners: Mapping[str, str]) -> str:

@@ -66,6 +66,11 @@ class StoredContent:
             "utf-8", "surrogateescape"
         )
 
+    @property
+    def without_owners(self) -> bool:
+        """Whether it was taken with --no-owner: an archive names the owners nevertheless."""
+        return "--no-owner" in self._reader.dumped.options
+
     def wishes(self) -> NewDatabase:
         """How the dumped database was made."""
         had = self.database

@@ -208,6 +208,16 @@ def read_present(session: Session) -> Present:
     )  # fmt: skip
 
 
+def read_place(session: Session, directory: str) -> str:
+    """A tablespace's directory on the server's machine: 'absent', 'filled', 'empty', '' when nobody may look."""
+    try:
+        if not session.value("SELECT coalesce((pg_stat_file(%s, true)).isdir, false)", (directory,)):
+            return "absent"
+        return "filled" if session.rows("SELECT pg_ls_dir(%s)", (directory,)) else "empty"
+    except Fault:
+        return ""
+
+
 def supports(server: TargetServer, made: NewDatabase) -> bool:
     """Whether the server has that provider and locale."""
     match made.provider:

@@ -27,6 +27,8 @@ COMPRESSIONS: Final = ("zstd", "lz4", "gzip")
 FIRST_WITH_METHODS: Final = 16
 """Older versions know a level for gzip alone; 14 takes any word for level 0 and compresses nothing."""
 
+_FIRST_MINOR_WITH_RESTRICT: Final = {14: 19, 15: 14, 16: 10, 17: 6}
+"""Of psql: the minor versions of August 2025 (CVE-2025-8714); all of 18 know it."""
 _NO_SUPPORT = b"does not support compression"
 
 
@@ -138,10 +140,14 @@ def choose_load_tools(
 ) -> ToolChoice:
     """The programs that read an archive written by version `archive_major` (None: plain SQL) into a server (rule 2).
 
-    Raises Fault 'postgres-version' when all programs are older than the archive.
+    Raises Fault 'postgres-version' when all programs are older than the archive, or when no psql may be given a script.
     """
     least = archive_major or 0
     fitting = [one for one in found if one.major >= least]
+    if archive_major is None:
+        fitting = [one for one in found if knows_restrict(one)]
+        if not fitting:
+            raise restrict_fault(found[0])
     if not fitting:
         there = ", ".join(f"{one.version} in {one.bindir}" for one in found)
         raise Fault(
@@ -158,6 +164,25 @@ def choose_load_tools(
     if newer:
         return ToolChoice(newer[0], f"the oldest here that reads the archive, for a server of version {server_major}")
     return ToolChoice(fitting[0], f"the newest here; the server is of version {server_major}")
+
+
+def knows_restrict(programs: Programs) -> bool:
+    """Whether psql can be kept from a script's own commands (\\restrict): programs, files, other databases."""
+    minor = programs.version.partition(".")[2]
+    first = _FIRST_MINOR_WITH_RESTRICT.get(programs.major, 0)
+    return programs.major > 17 or (minor.isdecimal() and first > 0 and int(minor) >= first)
+
+
+def restrict_fault(programs: Programs) -> Fault:
+    """'postgres-version': this psql would run whatever a script says."""
+    known = ", ".join(f"{major}.{minor}" for major, minor in _FIRST_MINOR_WITH_RESTRICT.items())
+    return Fault(
+        "postgres-version",
+        f"psql {programs.version} in {programs.bindir} does not know \\restrict, which keeps a script from running"
+        f" programs and from other databases; expected {known}, 18 or a newer minor version of these",
+        hint=f"update PostgreSQL's client programs (Debian: apt-get install postgresql-client-{programs.major}), or"
+        " name a directory of newer ones with --bindir",
+    )
 
 
 @cache
