@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pgkeep.errors import Fault
+from pgkeep.store import files
 from pgkeep.store.local import LocalStore
 from tests.store.contract import listed, raises
 from tests.store.local_children import everything_under
@@ -23,6 +24,18 @@ def test_short_writes_and_reads_are_continued(root: str, monkeypatch: pytest.Mon
     store.put("a", [bytes(range(100)), b"", bytes(range(100, 200))])
     assert store.get("a") == bytes(range(200))
     assert store.get("a", 150, 20) == bytes(range(150, 170))
+
+
+def test_short_reads_into_memory_are_continued(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    LocalStore(root).put("a", [bytes(range(200))])
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, views, start: preadv(fd, [views[0][:7]], start))
+    descriptor = os.open(f"{root}/a", os.O_RDONLY)
+    found = bytearray(60)
+    assert files.read_into(descriptor, 100, memoryview(found)) == 60
+    assert found == bytes(range(100, 160))
+    assert files.read_into(descriptor, 170, memoryview(found)) == 30
+    os.close(descriptor)
 
 
 def test_a_network_file_system_may_report_its_own_success_as_a_clash(

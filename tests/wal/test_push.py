@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,23 +209,55 @@ def test_what_cannot_be_read(failover: Failover, archive: WalArchive, instance: 
     assert refusal(archive, tmp_path / name, instance).code == "wal-refused"
 
 
+@pytest.mark.parametrize("is_there", [False, True])
 def test_a_file_that_changes_while_it_is_read(
-    failover: Failover, archive: WalArchive, instance: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    failover: Failover, archive: WalArchive, instance: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    is_there: bool,
+) -> None:  # fmt: skip
+    """A segment that is not in the archive is read piece by piece, any other file at once."""
     path = Path(shutil.copy(failover.segments(1)[0], tmp_path))
-    read = files.read_range
+    if is_there:
+        send(archive, path, instance)
+    name = "read_range" if is_there else "read_into"
+    read: Callable[..., object] = getattr(files, name)
 
-    def read_and_write(descriptor: int, start: int, length: int) -> bytes:
-        content = read(descriptor, start, length)
+    def read_and_write(*arguments: object) -> object:
+        content = read(*arguments)
         with path.open("r+b") as file:
-            file.write(content[:1])
+            first = file.read(1)
+            file.seek(0)
+            file.write(first)
         return content
 
-    monkeypatch.setattr(files, "read_range", read_and_write)
+    monkeypatch.setattr(files, name, read_and_write)
     os.utime(path, (1, 1))
     fault = refusal(archive, path, instance)
     assert fault.code == "wal-refused"
     assert "changed" in fault.message
+
+
+@pytest.mark.parametrize("change", ["cut", "another header"])
+def test_a_segment_that_is_another_one_when_its_bytes_are_read(
+    failover: Failover,
+    archive: WalArchive,
+    instance: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    """Even if no time stamp shows it."""
+    path = Path(shutil.copy(failover.segments(1)[0], tmp_path))
+    other = failover.segments(1)[1].read_bytes()
+    read = files.read_into
+
+    def read_other(descriptor: int, start: int, memory: memoryview) -> int:
+        if change == "cut":
+            return read(descriptor, start, memory[: len(memory) // 2])
+        memory[:] = other[start : start + len(memory)]
+        return len(memory)
+
+    monkeypatch.setattr(files, "read_into", read_other)
+    assert "changed" in refusal(archive, path, instance).message
 
 
 def test_no_data_directory(failover: Failover, archive: WalArchive, tmp_path: Path) -> None:

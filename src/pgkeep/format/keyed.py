@@ -69,6 +69,10 @@ class HashKeys:
         """256 bits of a WAL file's content."""
         return blake3(data, key=self.wal_key).digest()
 
+    def wal_hasher(self) -> blake3:
+        """As `wal`, for content that comes in parts: `digest()` of it when all of them are there."""
+        return blake3(key=self.wal_key)
+
     def pages(self, data: memoryview, page_size: int) -> bytes:
         """64 bits of each page of `data`, concatenated."""
         # One hasher that is set back is a fifth faster than one a page: the key is taken once.

@@ -5,7 +5,8 @@ It has a pack's form, so that a reader may fetch a range of it.  `wal push` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from pgkeep.errors import Damaged
 from pgkeep.format.codec import compress, decompress
@@ -18,6 +19,20 @@ from pgkeep.format.section import SectionType, encode_section, read_sections
 from pgkeep.format.tail import FooterPlace, close_object, decode_tail, footer_directory
 from pgkeep.values.wal import MAX_SEGMENT_SIZE
 
+Fill = Callable[[int, memoryview], None]
+"""Fills the memory with a file's bytes from that position on."""
+
+
+@dataclass(frozen=True, slots=True)
+class WalFrames:
+    """What a WAL file becomes before its object's header is known."""
+
+    length: int
+    stored: list[bytes]
+    rows: list[FrameRow]
+    content_hash: bytes
+    """Keyed, of the whole file: what the header's identity must say."""
+
 
 def _most(identity: WalIdentity) -> int:
     """Bytes that the content of such an object may have."""
@@ -27,22 +42,43 @@ def _most(identity: WalIdentity) -> int:
 def encode_wal(header: Header, name: str, content: bytes | memoryview, keys: HashKeys, level: int) -> list[bytes]:
     """The parts of the object that holds `content`, the bytes of the WAL file `name`."""
     view = memoryview(content)
-    if len(view) > _most(WalIdentity.decode(header.specific)):
-        raise ValueError(f"{len(view)} bytes of WAL under {name}, which no reader would accept")
-    head = header.encode()
+
+    def fill(at: int, memory: memoryview) -> None:
+        memory[:] = view[at : at + len(memory)]
+
+    return close_wal(header, encode_frames(name, len(view), fill, keys, level))
+
+
+def encode_frames(name: str, length: int, fill: Fill, keys: HashKeys, level: int) -> WalFrames:
+    """The frames of the WAL file `name` of `length` bytes, read once and piece by piece: each is still in the nearest
+    cache while it is hashed, compressed and hashed again."""
     rows: list[FrameRow] = []
     frames: list[bytes] = []
-    for at in range(0, len(view), FRAME_DATA):
-        data = view[at : at + FRAME_DATA]
-        raw = encode_pieces([Piece(name.encode(), at, len(data))]) + data
+    content = keys.wal_hasher()
+    table = len(encode_pieces([Piece(name.encode(), 0, 0)]))
+    memory = memoryview(bytearray(table + min(FRAME_DATA, length)))
+    for at in range(0, length, FRAME_DATA):
+        raw = memory[: table + min(FRAME_DATA, length - at)]
+        data = raw[table:]
+        raw[:table] = encode_pieces([Piece(name.encode(), at, len(data))])
+        fill(at, data)
+        content.update(data)
         codec, stored = compress(raw, level)
         digests = stored_hash(stored), keys.frame(raw)
         rows.append(FrameRow(FrameKind.WAL, codec, len(stored), len(raw), len(data), *digests))
         frames.append(stored)
-    table = encode_section(SectionType.FRAMES, encode_frame_rows(rows))
-    end = HEADER_LENGTH + sum(map(len, frames))
+    return WalFrames(length, frames, rows, content.digest())
+
+
+def close_wal(header: Header, frames: WalFrames) -> list[bytes]:
+    """The parts of the object that holds these frames of a WAL file."""
+    if frames.length > _most(WalIdentity.decode(header.specific)):
+        raise ValueError(f"{frames.length} bytes of WAL, which no reader would accept")
+    head = header.encode()
+    table = encode_section(SectionType.FRAMES, encode_frame_rows(frames.rows))
+    end = HEADER_LENGTH + sum(map(len, frames.stored))
     ending, _ = close_object(head, end, [table], 0, header.object)
-    return [head, *frames, *ending]
+    return [head, *frames.stored, *ending]
 
 
 def decode_wal(data: bytes, header: Header, keys: HashKeys, obj: str) -> bytes:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -24,7 +24,17 @@ from pgkeep.format.header import Header, ObjectType, WalIdentity, expect_header
 from pgkeep.format.limits import HEADER_LENGTH, TAIL_LENGTH
 from pgkeep.format.objects import ClaimInfo, decode_info, encode_object
 from pgkeep.format.tail import decode_tail
-from pgkeep.format.walobject import decode_frames, decode_pieces_of, decode_rows, decode_wal, encode_wal
+from pgkeep.format.walobject import (
+    Fill,
+    WalFrames,
+    close_wal,
+    decode_frames,
+    decode_pieces_of,
+    decode_rows,
+    decode_wal,
+    encode_frames,
+    encode_wal,
+)
 from pgkeep.repo.repository import Cluster, Repository, cluster_of_system
 from pgkeep.store.port import ObjectStat
 from pgkeep.values.lsn import Lsn
@@ -122,8 +132,24 @@ class WalArchive:
         if present is not None and known_durable:
             return False
         header = repository.header(_TYPES[kind], key, clock, identity.encode())
+        return self._create(name, key, identity, encode_wal(header, name, content, repository.keys, level))
+
+    def segment_frames(self, name: str, fill: Fill, level: int = 1) -> WalFrames:
+        """What a whole segment's bytes become; they are asked for once, in order."""
+        return encode_frames(name, self.segment_size, fill, self.cluster.repository.keys, level)
+
+    def put_segment(self, name: str, frames: WalFrames, page_address: int, clock: Clock) -> tuple[bool, WalIdentity]:
+        """As `put`, for a segment that was not there a moment ago."""
+        key, size = self.key(name), self.segment_size
+        identity = WalIdentity(self.system_id, page_address, size, int(name[:8], 16), size, frames.content_hash)
+        header = self.cluster.repository.header(ObjectType.WAL_SEGMENT, key, clock, identity.encode())
+        return self._create(name, key, identity, close_wal(header, frames)), identity
+
+    def _create(self, name: str, key: str, identity: WalIdentity, parts: Sequence[bytes]) -> bool:
+        kind = wal_file_kind(name)
+        assert kind is not None
         try:
-            repository.store.put(key, encode_wal(header, name, content, repository.keys, level))
+            self.cluster.repository.store.put(key, parts)
         except Fault as fault:
             if fault.code != "object-exists":
                 raise

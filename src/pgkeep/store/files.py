@@ -84,6 +84,14 @@ def read_range(descriptor: int, start: int, length: int) -> bytes:
     return b"".join(chunks)
 
 
+def read_into(descriptor: int, start: int, memory: memoryview) -> int:
+    """Fill `memory` with bytes from `start`; how many: fewer only where the file ends."""
+    done = os.preadv(descriptor, [memory], start)
+    while 0 < done < len(memory) and (more := os.preadv(descriptor, [memory[done:]], start + done)):
+        done += more
+    return done
+
+
 def sync_folder(path: str) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

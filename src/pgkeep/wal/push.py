@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import os
 import stat as modes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
+from pgkeep.format.header import ObjectType, WalIdentity
 from pgkeep.pg.controlfile import ControlFile
 from pgkeep.pg.walfile import LONG_HEADER_SIZE, check_segment, parse_header, valid_until
 from pgkeep.repo.repository import Entropy, Repository
@@ -80,6 +83,10 @@ def push(
         raise refused(name, "it is not WAL", "archive_command's %p names segments, .partial, .history and .backup")
     instance = read_instance(data_directory, entropy)
     archive = _archive(repository, instance.control)
+    if kind is WalFileKind.SEGMENT and archive.head(archive.key(name), ObjectType.WAL_SEGMENT) is None:
+        outcome = _push_new(archive, path, instance, clock, level)
+        if outcome is not None:
+            return outcome
     content, stamp = _read_unchanged(path)
     judged = _judge(kind, name, content, instance.control)
     if kind is not WalFileKind.PARTIAL:
@@ -90,17 +97,46 @@ def push(
         name, judged.content, judged.page_address, clock,
         flush=judged.flush, level=level, identity=identity, known_durable=durable,
     )  # fmt: skip
+    return _outcome(archive, name, judged.flush, identity, new, stamp, instance)
+
+
+def _outcome(
+    archive: WalArchive, name: str, flush: Lsn | None, identity: WalIdentity, new: bool, stamp: str, instance: Instance
+) -> PushOutcome:
+    kind = wal_file_kind(name)
+    assert kind is not None
     return PushOutcome(
         name=name,
         kind=kind,
-        key=archive.key(name, judged.flush),
-        length=len(judged.content),
+        key=archive.key(name, flush),
+        length=identity.length,
         new=new,
         stamp=stamp,
         content_hash=identity.content_hash,
         token=instance.token,
         cluster=archive.cluster.name,
     )
+
+
+def _push_new(archive: WalArchive, path: str, instance: Instance, clock: Clock, level: int) -> PushOutcome | None:
+    """Archive a segment that the archive had not a moment ago, reading it once; None when its timeline is another's."""
+    name = os.path.basename(path)
+    with _opened(path) as (descriptor, before):
+        first = os.pread(descriptor, LONG_HEADER_SIZE, 0)
+        start = _start_of(name, first, before.st_size, instance.control)
+        if foreign_claim(archive, timeline_of(name), instance, clock) is not None:
+            return None
+
+        def fill(at: int, memory: memoryview) -> None:
+            read = files.read_into(descriptor, at, memory)
+            if read != len(memory) or (at == 0 and memory[: len(first)] != first):
+                raise _changed(name)
+
+        frames = archive.segment_frames(name, fill, level)
+        if _stamp(before) != _stamp(os.fstat(descriptor)):
+            raise _changed(name)
+    new, identity = archive.put_segment(name, frames, start, clock)
+    return _outcome(archive, name, None, identity, new, marker.stamp_of(before), instance)
 
 
 def _was_durable(path: str, repository: Repository, instance: Instance, content_hash: bytes) -> bool:
@@ -138,14 +174,18 @@ def _judge(kind: WalFileKind, name: str, content: bytes, control: ControlFile) -
 
 
 def _judge_segment(kind: WalFileKind, name: str, content: bytes, control: ControlFile) -> _Judged:
-    if len(content) != control.wal_segment_size:
-        raise refused(name, f"it has {len(content)} bytes", f"this server's segments have {control.wal_segment_size}")
-    segment = check_segment(parse_header(content[:LONG_HEADER_SIZE]), name, len(content), control.system_identifier)
-    start = segment.start(control.wal_segment_size)
+    start = _start_of(name, content[:LONG_HEADER_SIZE], len(content), control)
     if kind is WalFileKind.SEGMENT:
         return _Judged(content, start)
     flush = valid_until(lambda offset, length: content[offset : offset + length])
     return _Judged(content[: flush - start], start, flush)
+
+
+def _start_of(name: str, header: bytes, size: int, control: ControlFile) -> int:
+    """The address of a segment's first byte, if its header and its size in bytes are what its name says."""
+    if size != control.wal_segment_size:
+        raise refused(name, f"it has {size} bytes", f"this server's segments have {control.wal_segment_size}")
+    return check_segment(parse_header(header), name, size, control.system_identifier).start(size)
 
 
 def _check_claim(archive: WalArchive, name: str, judged: _Judged, instance: Instance, clock: Clock) -> None:
@@ -157,6 +197,17 @@ def _check_claim(archive: WalArchive, name: str, judged: _Judged, instance: Inst
 
 def _read_unchanged(path: str) -> tuple[bytes, str]:
     """The whole file and its stamp, if it is a regular one that nobody wrote to while it was read."""
+    with _opened(path) as (descriptor, before):
+        content = files.read_range(descriptor, 0, before.st_size)
+        after = os.fstat(descriptor)
+    if len(content) != before.st_size or _stamp(before) != _stamp(after):
+        raise _changed(os.path.basename(path))
+    return content, marker.stamp_of(after)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[int, os.stat_result]]:
+    """A regular file's descriptor, and what it was when it was opened.  What cannot be read is a Fault 'io'."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -164,8 +215,7 @@ def _read_unchanged(path: str) -> tuple[bytes, str]:
             if not modes.S_ISREG(before.st_mode) or before.st_size > MAX_SEGMENT_SIZE:
                 found = f"it is no regular file of at most {MAX_SEGMENT_SIZE} bytes"
                 raise refused(os.path.basename(path), found, "every file of pg_wal is one")
-            content = files.read_range(descriptor, 0, before.st_size)
-            after = os.fstat(descriptor)
+            yield descriptor, before
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -175,9 +225,10 @@ def _read_unchanged(path: str) -> tuple[bytes, str]:
             hint="archive_command runs in the data directory, and %p is relative to it",
             path=path,
         ) from error
-    if len(content) != before.st_size or _stamp(before) != _stamp(after):
-        raise refused(os.path.basename(path), "it changed while it was read", "a finished WAL file stays as it is")
-    return content, marker.stamp_of(after)
+
+
+def _changed(name: str) -> Fault:
+    return refused(name, "it changed while it was read", "a finished WAL file stays as it is")
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:
