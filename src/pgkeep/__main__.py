@@ -50,16 +50,19 @@ def _run(argv: list[str]) -> int:
     call = fast.parse(argv)
     if call is not None:
         return fast.serve(call)
-    fast.add_packages()
     from pgkeep.cli import early
 
+    is_get = fast.is_wal_get(argv)
+    if not is_get:  # PostgreSQL tells a restore_command that a SIGTERM ended from every other end
+        early.stand_by()
+    fast.add_packages()
     spare_collection()
     early.begin(argv)
     from pgkeep.cli.main import run
 
     status = run(argv)
     # Only help and mistakes come this way: neither is an answer about a segment.
-    return fast.OUTAGE if status and fast.is_wal_get(argv) else status
+    return fast.OUTAGE if status and is_get else status
 
 
 if __name__ == "__main__":

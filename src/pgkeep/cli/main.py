@@ -13,6 +13,7 @@ from types import FrameType
 import click
 
 from pgkeep import __version__
+from pgkeep.cli import early
 from pgkeep.cli.options import Options
 from pgkeep.cli.session import Session, Surroundings
 from pgkeep.cli.verb import Verbs, epilog
@@ -96,7 +97,7 @@ def _run(argv: Sequence[str], session: Session) -> int:
             session.out.trace(traceback.format_exc())
         return fault.exit_status
     except (KeyboardInterrupt, click.Abort):
-        session.out.fail(Fault("interrupted", "interrupted; earlier backups are as they were"))
+        session.out.fail(Fault("interrupted", early.INTERRUPTED))
         return EXIT_INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         session.around.stderr.write(f"{error.format_message()}\n")
@@ -128,14 +129,19 @@ def _internal(error: Exception) -> Fault:
 
 @contextmanager
 def _terminating_as_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind like Ctrl-C, so that every clean-up runs; who ignores one (nohup) still does."""
+    """SIGTERM and SIGHUP unwind like Ctrl-C, so that every clean-up runs; who ignores one (nohup) still does.
+
+    From here on there may be something to clean up, so `early` does not answer any more.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) in (signal.SIG_DFL, early.leave)]
     for number in numbers:
         signal.signal(number, interrupt)
+    if signal.getsignal(signal.SIGINT) is early.leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
