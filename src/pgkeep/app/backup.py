@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,7 @@ from pgkeep.backup.source import check_local, check_settings, scan_complete
 from pgkeep.backup.tasks import content_length
 from pgkeep.clock import Clock
 from pgkeep.config.settings import Checkpoint
+from pgkeep.errors import Fault
 from pgkeep.events import Announce
 from pgkeep.pg.entry import EntryType
 from pgkeep.pg.server import connect
@@ -76,8 +78,12 @@ def plan_backup(place: Place, choices: BackupChoices) -> BackupPlan:
 
 
 def backup(place: Place, choices: BackupChoices, clock: Clock, announce: Announce) -> BackupResult:
-    """Faults of `run_backup`.  What killed uploads left in the store is taken away first."""
+    """Faults of `run_backup`.  What killed uploads left in the store is taken away first, if that can be done.
+
+    A store that refuses it may be one that cannot be written at all: the backup itself says so.
+    """
     store = open_store(place.repository.store.url)
     if isinstance(store, LocalStore):
-        store.remove_leftovers(LEFTOVER_AGE)
+        with suppress(Fault):
+            store.remove_leftovers(LEFTOVER_AGE)
     return run_backup(place.cluster, backup_request(place, choices), clock, announce)

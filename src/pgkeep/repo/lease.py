@@ -66,7 +66,13 @@ class Lease:
         The store's faults.
         """
         lease = cls(cluster, clock, ObjectId(entropy(16)), purpose, bases, seconds)
-        lease._put()
+        try:
+            lease._put()
+        except Fault as fault:
+            if fault.code in ("store-denied", "store-read-only"):
+                # A lease is the first thing that a job writes, and no thing that its user has heard of.
+                fault.message = f"the {purpose} cannot write to the repository: {fault.message}"
+            raise
         return lease
 
     def __enter__(self) -> Self:
@@ -172,6 +178,11 @@ class SeenLease:
     def seconds(self) -> int:
         """How long each renewal is good."""
         return LEASE_SECONDS if self.info is None else self.info.seconds
+
+    @property
+    def until(self) -> datetime:
+        """When it is over for everybody, unless its holder renews it before."""
+        return self.newest + timedelta(seconds=self.seconds + SKEW_SECONDS)
 
     def is_live(self, now: datetime) -> bool:
         """Whether its holder may still rely on it.
