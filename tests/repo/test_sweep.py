@@ -98,6 +98,7 @@ def test_packs_of_a_running_backup_are_spared_and_those_of_a_killed_one_are_not(
     writer.store({A: content("a")})
     result = swept(cluster, clock)
     assert (result.owned.packs, result.condemned.packs) == (1, 0)
+    assert [owner.id for owner in result.owners] == [lease.id]
     clock.seconds += LEASE_SECONDS + SKEW_SECONDS + 1
     assert swept(cluster, clock).condemned.packs == 1
     clock.seconds += WAIT

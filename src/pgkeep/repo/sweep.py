@@ -126,6 +126,8 @@ class SweepResult:
     leaving: tuple[BackupId, ...]
     """Backups that were retired, and are still being read."""
     repacked: Repacked = field(default_factory=Repacked)
+    owners: tuple[SeenLease, ...] = ()
+    """Whose leases spare what is `owned`: jobs that run, or that were killed not long ago."""
 
 
 def plan_sweep(
@@ -153,9 +155,16 @@ def _on_a_list(fate: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def _owned_since(leases: Iterable[SeenLease], now: datetime, own: ObjectId | None) -> float | None:
     """Packs that are no older may be of somebody who runs; None when nobody does."""
-    live = (lease for lease in leases if lease.id != own and lease.is_live(now))
-    writers = [lease.first for lease in live if lease.info is None or lease.info.purpose not in READERS]
-    return min(writers).timestamp() - SKEW_SECONDS if writers else None
+    first = min((lease.first for lease in _writers(leases, now, own)), default=None)
+    return None if first is None else first.timestamp() - SKEW_SECONDS
+
+
+def _writers(leases: Iterable[SeenLease], now: datetime, own: ObjectId | None) -> Iterator[SeenLease]:
+    """The leases of others that may still write packs."""
+    for lease in leases:
+        is_writer = lease.info is None or lease.info.purpose not in READERS
+        if is_writer and lease.id != own and lease.is_live(now):
+            yield lease
 
 
 def read_lists(cluster: Cluster, longest: int, announce: Announce) -> list[CondemnedList]:
@@ -341,6 +350,7 @@ class _Sweep:
                 left = condemned.written + timedelta(seconds=condemned.wait) - now
                 ready = min(ready, max(left.total_seconds(), 0.0))
         places = plan.census.places(waiting)
+        owners = _writers(plan.census.leases, plan.now, self.lease.id) if plan.count(Fate.OWNED) else ()
         return SweepResult(
             condemned=self.condemned,
             deleted=self.deleted,
@@ -350,6 +360,7 @@ class _Sweep:
             needed=Swept(plan.count(Fate.NEEDED), plan.bytes(Fate.NEEDED)),
             leaving=leaving,
             repacked=self.repacked,
+            owners=tuple(owners),
         )
 
 

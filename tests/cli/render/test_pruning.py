@@ -5,20 +5,22 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from rich.console import Console, RenderableType
 from tests.retention.made import DAY, HOUR, World, at
 
 from pgkeep.cli.render.pruning import plan_json, plan_text, question, result_json, result_text
 from pgkeep.cli.render.times import show_time
+from pgkeep.format.deletion import LeaseInfo
+from pgkeep.repo.lease import SeenLease
 from pgkeep.repo.repack import Repacked
 from pgkeep.repo.sweep import SweepResult, Swept
 from pgkeep.retention.carry import PruneResult
 from pgkeep.retention.facts import PackGroup, Unreadable
 from pgkeep.retention.plan import RetentionPlan, plan_retention
 from pgkeep.retention.policy import KeepPolicy
-from pgkeep.values.ids import BackupId
+from pgkeep.values.ids import BackupId, ObjectId
 
 EPOCH = at("2026-05-01 00:00")
 LOST = BackupId("20260502T020000Z-00000001")
@@ -140,5 +142,25 @@ def test_a_result_says_what_was_not_done() -> None:
         "packs           none was deleted: a manifest cannot be read",
     ]
     assert result_json(result)["sweep"] is None
-    nothing = PruneResult((), (), (), 0, 0, swept(owned=Swept(2, 100)))
-    assert text(result_text(nothing, now), 120)[1] == "left alone  2 packs of 100 B that a job which runs may need"
+
+
+def test_a_result_says_whose_leases_spare_what_is_left() -> None:
+    """A killed job's lease looks like that of one which runs: people know which of them it is."""
+    now = datetime(2026, 5, 11, 2, 0, tzinfo=UTC)
+    taken = now - timedelta(minutes=20)
+    info = LeaseInfo(holder="db1 4711", purpose="prune", bases=[], seconds=3600)
+    leases = (
+        SeenLease(ObjectId(bytes(16)), taken, taken, info, ()),
+        SeenLease(ObjectId(bytes(16)), taken, taken, None, ()),
+    )
+    result = PruneResult((), (), (), 0, 0, swept(owned=Swept(2, 100), owners=leases))
+    free = show_time(datetime(2026, 5, 11, 2, 51, tzinfo=UTC))[:16]
+    assert text(result_text(result, now), 120)[1:] == [
+        "left alone  2 packs of 100 B that a job which runs may need, or one that was killed lately:",
+        f"            prune on db1, process 4711, free after {free} if it is dead",
+        f"            a job whose lease cannot be read, free after {free} if it is dead",
+    ]
+    assert result_json(result)["sweep"]["owners"] == [
+        {"purpose": "prune", "holder": "db1 4711", "until": "2026-05-11T02:50:00Z"},
+        {"purpose": None, "holder": None, "until": "2026-05-11T02:50:00Z"},
+    ]

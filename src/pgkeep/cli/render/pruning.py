@@ -12,6 +12,7 @@ from rich.text import Text
 from pgkeep.cli.render import dumps
 from pgkeep.cli.render.tables import Cell, facts, plural, table
 from pgkeep.cli.render.times import json_time, show_time
+from pgkeep.repo.lease import SeenLease
 from pgkeep.repo.sweep import SweepResult, Swept
 from pgkeep.retention.carry import PruneResult
 from pgkeep.retention.needs import Window
@@ -94,7 +95,15 @@ def result_json(result: PruneResult) -> dict[str, Any]:
 def _sweep_json(sweep: SweepResult) -> dict[str, Any]:
     swept = {"condemned": sweep.condemned, "deleted": sweep.deleted, "waiting": sweep.waiting, "owned": sweep.owned}
     found = {name: {"packs": one.packs, "bytes": one.bytes} for name, one in swept.items()}
-    return found | {"repacked": {"packs": sweep.repacked.packs, "bytes": sweep.repacked.bytes}}
+    owners = [
+        {
+            "purpose": lease.info.purpose if lease.info else None,
+            "holder": lease.info.holder if lease.info else None,
+            "until": json_time(lease.until),
+        }
+        for lease in sweep.owners
+    ]
+    return found | {"repacked": {"packs": sweep.repacked.packs, "bytes": sweep.repacked.bytes}, "owners": owners}
 
 
 def plan_text(plan: RetentionPlan, cluster: str, zone: str, width: int) -> RenderableType:
@@ -231,7 +240,17 @@ def _sweep_rows(sweep: SweepResult, now: datetime) -> Iterator[tuple[str, Cell]]
         wait = f"in {show_duration(sweep.ready_in)}" if sweep.ready_in else "by the next prune"
         yield "condemned", f"{_packs(sweep.waiting)}: deleted by a prune after {when} ({wait})"
     if sweep.owned.packs:
-        yield "left alone", f"{_packs(sweep.owned)} that a job which runs may need"
+        yield "left alone", f"{_packs(sweep.owned)} that a job which runs may need, or one that was killed lately:"
+        for lease in sweep.owners:
+            yield "", f"{_holder(lease)}, free after {show_time(lease.until + timedelta(minutes=1))[:16]} if it is dead"
+
+
+def _holder(lease: SeenLease) -> str:
+    """'backup on db1, process 4711'."""
+    if lease.info is None:
+        return "a job whose lease cannot be read"
+    host, _, process = lease.info.holder.partition(" ")
+    return f"{lease.info.purpose} on {host}, process {process}" if process else f"{lease.info.purpose} on {host}"
 
 
 def _packs(swept: Swept) -> str:
