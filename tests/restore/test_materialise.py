@@ -22,6 +22,7 @@ from pgkeep.restore.mark import UNFINISHED, is_unfinished
 from pgkeep.restore.materialise import Destination, Overlay, materialise
 from pgkeep.restore.tree import Owner
 from pgkeep.values.ids import BackupId
+from tests import requirements
 from tests.restore.backups_of import BACKUP, LABEL, PAGE, DirectoryBackup, new_cluster, same_tree
 
 MADE_BY_RESTORE = frozenset({"backup_label", "tablespace_map"})
@@ -182,8 +183,8 @@ def test_no_link_in_the_target_is_followed(tmp_path: Path, source: Path) -> None
     assert list(outside.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 def test_everything_is_given_to_the_owner(tmp_path: Path, source: Path) -> None:
+    requirements.need_root()
     target = restored(backed_up(tmp_path, source), tmp_path, owner=Owner(65534, 65534))
     paths = [target, *target.rglob("*"), *(tmp_path / "spaces").rglob("*")]
     assert len(paths) > 200

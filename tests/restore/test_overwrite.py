@@ -229,7 +229,7 @@ def test_a_full_disk_in_mid_delta(shared: Kept, copy: Path) -> None:
     small = copy.with_name("small")
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", small], capture_output=True).returncode:
-        requirements.need("tmpfs", "mounting one is refused")
+        requirements.need("full-disk", "mounting a tmpfs is refused")
     try:
         give(shared.account, [small])
         data = small / "data"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgkeep.errors import Fault
-from pgkeep.pg.running import running_servers, tablespaces_in_use
+from pgkeep.pg.running import RunningServers, running_servers, tablespaces_in_use
 from pgkeep.restore import preflight
 from pgkeep.restore.preflight import Volume
 from pgkeep.restore.tablespaces import MappedTablespace
@@ -58,6 +58,21 @@ def test_tablespaces_of_running_servers_are_seen(shared_cluster: Cluster) -> Non
         assert caught.value.code == "tablespace-unsafe"
     finally:
         shared_cluster.sql("DROP TABLESPACE inuse")
+
+
+def test_a_tablespace_that_goes_back_may_be_used_by_servers_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    """Not one that is this account's, or that is not there: no server of another account works in it."""
+    unseen = RunningServers(frozenset(), 3, frozenset({"other"}))
+    for own in (tmp_path, tmp_path / "absent"):
+        preflight.check_tablespaces([MappedTablespace(1, "fast", str(own), str(own), False)], unseen)
+    foreign = "/"
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 65534, 65534)
+        foreign = str(tmp_path)
+    with pytest.raises(Fault, match="3 server processes cannot be looked at"):
+        preflight.check_tablespaces([MappedTablespace(1, "fast", foreign, foreign, False)], unseen)
+    elsewhere = MappedTablespace(1, "fast", foreign, str(tmp_path / "absent"), True)
+    preflight.check_tablespaces([elsewhere], unseen)
 
 
 def test_tablespace_targets_must_be_empty(tmp_path: Path) -> None:

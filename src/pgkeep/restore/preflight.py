@@ -151,7 +151,7 @@ def check_tablespaces(
                 hint="choose another directory with --tablespace-map OLD=NEW, or leave the mapping out",
                 path=space.target,
             )
-        if space.target == space.source and running.unseen:
+        if space.target == space.source and running.unseen and not is_own(space.target):
             raise Fault(
                 "tablespace-unsafe",
                 f"tablespace {space.name} would go back to {space.target}, and {running.unseen} server processes cannot"
@@ -161,6 +161,16 @@ def check_tablespaces(
             )
         if space.target not in owned:
             _check_empty(space)
+
+
+def is_own(path: str) -> bool:
+    """True for what is this account's or not there: a server of another account, which is what may not be looked at,
+    starts in no directory that is not its own (checkDataDir in miscinit.c), and makes no tablespace there (chmod(2)).
+    """
+    try:
+        return os.stat(path).st_uid == os.geteuid()
+    except FileNotFoundError:
+        return True
 
 
 def _check_empty(space: MappedTablespace) -> None:

@@ -134,23 +134,13 @@ def check_unused(paths: Iterable[str], servers: RunningServers | None = None) ->
                     hint="stop that server first, or restore into another directory",
                     path=place,
                 )
-        if running.unseen and not _is_own(path):
+        if running.unseen and not preflight.is_own(path):
             raise Fault(
                 "target-unsafe",
                 f"{running.unseen} server processes cannot be looked at: one of them may use {path}",
                 hint="run pgkeep as root or as the servers' account",
                 path=path,
             )
-
-
-def _is_own(path: str) -> bool:
-    """True for what is this account's or not there: a server of another account, which is what may not be looked at,
-    starts in no directory that is not its own (checkDataDir in miscinit.c), and makes no tablespace there (chmod(2)).
-    """
-    try:
-        return os.stat(path).st_uid == os.geteuid()
-    except FileNotFoundError:
-        return True
 
 
 def _evidence(directory: str) -> Iterator[Evidence]:
