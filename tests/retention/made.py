@@ -52,6 +52,7 @@ class World:
     holds: list[Hold] = field(default_factory=list)
     leases: list[Leased] = field(default_factory=list)
     proven: set[BackupId] = field(default_factory=set)
+    damaged: set[BackupId] = field(default_factory=set)
     unknown: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def segment(self, moment: datetime) -> int:
@@ -99,7 +100,7 @@ class World:
         )  # fmt: skip
         return RetentionFacts(
             archives, tuple(self.backups if backups is None else backups), tuple(self.unreadable), tuple(self.holds),
-            tuple(self.leases), frozenset(self.proven),
+            tuple(self.leases), frozenset(self.proven), damaged=frozenset(self.damaged),
         )  # fmt: skip
 
     def plan(self, policy: KeepPolicy | None, timeline: int | None = None) -> RetentionPlan:

@@ -9,7 +9,7 @@ import pytest
 from pgkeep.retention.calendar import slot
 from pgkeep.retention.policy import KeepPolicy
 from pgkeep.values.ids import BackupId
-from tests.retention.made import World, at, stays, why
+from tests.retention.made import DAY, World, at, stays, why
 
 
 def world(*moments: str, zone: str = "UTC", hours: int = 24 * 400) -> tuple[World, list[BackupId]]:
@@ -155,6 +155,60 @@ def test_a_backup_without_its_wal_makes_no_day_and_yields_to_one_that_has_it() -
     assert first not in stays(plan)
 
 
+def test_a_backup_with_damaged_packs_makes_no_day_and_stays_as_long_as_its_neighbours() -> None:
+    """Of ten nights the last but one is damaged: three others are the days, and it stays beside them."""
+    made = World(at("2026-05-01 00:00"))
+    names = [made.backup(f"2026-05-{day:02} 02:00") for day in range(1, 11)]
+    made.wal(0, 239)
+    made.damaged = {names[8], names[2]}
+    plan = made.plan(KeepPolicy(daily=3))
+    assert stays(plan) == names[6:]
+    assert why(plan, names[6]) == ["daily 2026-05-07", "oldest kept backup, where the WAL begins"]
+    assert [(one.backup, one.note) for one in plan.goes if one.note] == [
+        (names[2], "a verify found packs of it damaged: not all of it can be restored")
+    ]
+    plan = made.plan(KeepPolicy(last=3))
+    assert stays(plan) == names[6:]
+    assert why(plan, names[8]) == ["damaged, and as new as the last 3"]
+
+
+def test_a_damaged_backup_does_not_stay_for_a_week_that_does_not_count() -> None:
+    """A clock a year behind makes the oldest week that counts older than the damaged one's, which has a sound one."""
+    made = World(at("2026-05-01 00:00"))
+    damaged, sound = made.backup("2026-05-01 02:00"), made.backup("2026-05-01 03:00")
+    behind = made.backup("2026-05-09 02:00", clock=at("2025-05-09 02:00"))
+    newest = made.backup("2026-05-16 02:00")
+    made.wal(0, 400)
+    made.damaged = {damaged}
+    assert sorted(stays(made.plan(KeepPolicy(weekly=2)))) == sorted([behind, newest])
+    assert sorted(stays(made.plan(KeepPolicy(weekly=3)))) == sorted([sound, behind, newest])
+
+
+def test_a_backup_with_damaged_packs_yields_to_a_sound_one_of_its_day() -> None:
+    made, names = world("2026-05-01 02:00", "2026-05-02 02:00", "2026-05-02 03:00", "2026-05-03 02:00")
+    made.damaged = {names[2]}
+    assert stays(made.plan(KeepPolicy(daily=2))) == [names[1], names[3]]
+    assert stays(made.plan(KeepPolicy(daily=1))) == [names[3]]
+
+
+def test_the_newest_sound_backup_stays_and_so_does_a_damaged_one_that_is_newer() -> None:
+    made, names = world(*(f"2026-05-{day:02} 02:00" for day in range(1, 8)))
+    made.damaged = set(names[2:])
+    plan = made.plan(KeepPolicy(weekly=1))
+    assert [names[1], names[6]] == [name for name in stays(plan) if name in (names[1], names[6])]
+    assert "newest of its lineage that can be restored" in why(plan, names[1])
+
+
+def test_where_all_are_damaged_nothing_goes_that_else_would_stay() -> None:
+    """One pack may be in all of them, and may be put back."""
+    made, names = world(*(f"2026-05-{day:02} 02:00" for day in range(1, 11)))
+    for policy in (KeepPolicy(daily=3), KeepPolicy(last=3), KeepPolicy(daily=2, weekly=2, wal=4 * DAY)):
+        made.damaged = set()
+        before = set(stays(made.plan(policy)))
+        made.damaged = set(names)
+        assert before <= set(stays(made.plan(policy)))
+
+
 def test_the_newest_backup_stays_also_without_its_wal() -> None:
     made = World(at("2026-05-01 00:00"))
     whole = made.backup("2026-05-01 02:00")
@@ -163,7 +217,7 @@ def test_the_newest_backup_stays_also_without_its_wal() -> None:
     plan = made.plan(KeepPolicy(last=1))
     assert stays(plan) == [whole, newest]
     assert why(plan, newest) == ["newest of its lineage"]
-    assert why(plan, whole)[:2] == ["last 1 of 1", "newest of its lineage with all its WAL"]
+    assert why(plan, whole)[:2] == ["last 1 of 1", "newest of its lineage that can be restored"]
 
 
 def test_a_clock_that_ran_backwards_does_not_reorder() -> None:

@@ -114,6 +114,29 @@ def test_one_that_leaves_counts_for_nothing() -> None:
     assert [(one.dump, one.note) for one in plan.goes] == [(dumps[1].dump, "an earlier prune has retired it")]
 
 
+def test_damaged_ones_take_no_place_and_stay_as_long_as_their_neighbours() -> None:
+    dumps = [fact(day) for day in (0, 1, 2, 3, 3.1)]
+    found = replace(facts(*dumps), damaged=frozenset({dumps[2].dump, dumps[4].dump}))
+    plan = planned(found, KeepPolicy(daily=2))
+    assert words(plan) == {
+        dumps[1].dump: ["daily 2026-03-02"],
+        dumps[2].dump: ["daily 2026-03-03"],
+        dumps[3].dump: ["newest of shop without damage", "daily 2026-03-04"],
+        dumps[4].dump: ["newest of shop"],
+    }
+    plan = planned(found, KeepPolicy(last=2))
+    assert words(plan) == {
+        dumps[1].dump: ["last 2 of 2"],
+        dumps[2].dump: ["damaged, and as new as the last 2"],
+        dumps[3].dump: ["newest of shop without damage", "last 1 of 2"],
+        dumps[4].dump: ["newest of shop", "damaged, and as new as the last 2"],
+    }
+    for policy in (KeepPolicy(daily=2), KeepPolicy(last=2), KeepPolicy(weekly=1)):
+        before = set(words(planned(facts(*dumps), policy)))
+        every = replace(facts(*dumps), damaged=frozenset(dump.dump for dump in dumps))
+        assert before <= set(words(planned(every, policy))), "one pack may be in all, and may be put back"
+
+
 # --- with a repository
 
 

@@ -13,11 +13,13 @@ from pgkeep.format import names
 from pgkeep.format.deletion import PinInfo, PinWindow
 from pgkeep.format.packtable import ids_of
 from pgkeep.repo.census import Census
-from pgkeep.repo.deleting import mark_retired
+from pgkeep.repo.deleting import mark_damaged, mark_retired, unmark_damaged
 from pgkeep.repo.lease import Lease
 from pgkeep.repo.pins import put_pin
+from pgkeep.repo.roots import open_any
 from pgkeep.retention.gather import gather, known_backups, pack_groups
 from pgkeep.values.ids import BackupId, ObjectId
+from tests.repo.dumped import add_dump
 from tests.retention.lived import Lived
 from tests.store.faulty import FaultyStore
 
@@ -56,6 +58,26 @@ def test_packs_by_who_needs_them() -> None:
     assert all(group.bytes > 0 for group in groups)
     alone = exclusive_bytes(groups, made.backups())
     assert alone[c] > 0 and set(alone) == {a, b, c}
+
+
+def test_whose_packs_a_verify_found_damaged() -> None:
+    """The first pack is in the first backup alone or in several: all that name it are known, a dump too."""
+    made = lived()
+    assert gather(made.cluster, made.clock.now()).damaged == frozenset()
+    backups = made.backups()
+    dump = add_dump(made.cluster, clock=made.clock)
+    named = {one: {pack.id for pack in open_any(made.cluster, one).packs()} for one in (*backups, dump)}
+    for pack in set().union(*named.values()):
+        mark_damaged(made.cluster, pack, "its hash differs", made.clock)
+        expected = {one for one, packs in named.items() if pack in packs}
+        assert gather(made.cluster, made.clock.now(), with_packs=False).damaged == expected
+        unmark_damaged(made.cluster, pack)
+    key = names.backup(made.cluster.uuid, backups[0])
+    data = made.store.get(key)
+    mark_damaged(made.cluster, next(iter(named[backups[0]])), "its hash differs", made.clock)
+    made.store.delete(key)
+    made.store.put(key, [data[:600]])
+    assert backups[0] not in gather(made.cluster, made.clock.now()).damaged
 
 
 def test_without_a_manifest_nobody_knows_whose_the_packs_are() -> None:

@@ -55,6 +55,17 @@ def test_a_backup_that_ends_exactly_at_the_start_is_the_base() -> None:
     assert plan.windows[0].base == names[6]
 
 
+def test_the_base_of_the_window_is_sound() -> None:
+    """The backup of day 6 would be the base; it is damaged, so that of day 5 is, where there is one."""
+    made, names = daily(10)
+    made.damaged = {names[6]}
+    plan = made.plan(KeepPolicy(last=1, wal=3 * DAY))
+    assert stays(plan) == [names[5], names[9]]
+    assert gone(plan) == set(range(5 * 24 + 2))
+    made.damaged = set(names[:7])
+    assert stays(made.plan(KeepPolicy(last=1, wal=3 * DAY))) == [names[6], names[9]], "its packs may be put back"
+
+
 def test_a_window_that_is_not_filled_keeps_its_oldest_backup() -> None:
     """Else a policy of one backup and seven days would never come to have seven days."""
     made, names = daily(3)

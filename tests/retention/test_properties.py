@@ -27,7 +27,7 @@ policies = st.builds(
 
 @st.composite
 def worlds(draw: st.DrawFn, *, orderly: bool = False) -> World:
-    """Up to sixty days: backups of any hour, damaged ones, lost segments, wrong clocks, a promotion.
+    """Up to sixty days: backups of any hour, damaged ones of either kind, lost segments, wrong clocks, a promotion.
 
     `orderly`: clocks are right and no WAL is lost.
     """
@@ -49,6 +49,8 @@ def worlds(draw: st.DrawFn, *, orderly: bool = False) -> World:
     for number in range(hours):
         if number not in lost:
             made.wal(number, number, 1 if promoted is None or number < promoted else 2)
+    if made.backups:
+        made.damaged = {one.backup for one in draw(st.sets(st.sampled_from(made.backups), max_size=8))}
     held = draw(st.integers(0, 50))
     if held < len(made.backups):
         made.holds.append(Hold(made.backups[held].backup, "held"))
@@ -84,10 +86,11 @@ def test_safety(made: World, policy: KeepPolicy) -> None:
     by_position = sorted(made.backups, key=lambda one: one.stop_lsn)
     assert by_position[-1].backup not in goes
     whole = [one for one in by_position if facts.is_consistent(one)]
+    whole = [one for one in whole if one.backup not in facts.damaged] or whole
     after = facts_without(facts, plan)
     if whole:
         assert whole[-1].backup not in goes
-        clean = [one for one in whole if not one.bad_pages]
+        clean = [one for one in whole if not one.bad_pages and one.backup not in facts.damaged]
         assert not clean or clean[-1].backup not in goes
         # Behind the newest whole one everything that was there is there.
         newest = {one.name for one in facts.archives[0].objects if one.number >= whole[-1].first_segment}
@@ -112,6 +115,10 @@ def test_every_moment_of_the_window_can_be_recovered_to(made: World, policy: Kee
             continue
         base = max((one for one in after.backups if one.stopped <= moment), key=lambda one: one.stop_lsn)
         assert set(range(base.first_segment, hour + 1)) <= numbers
+        sound = [one for one in after.backups if one.stopped <= moment and one.backup not in facts.damaged]
+        if any(one.stopped <= moment and one.backup not in facts.damaged for one in facts.backups):
+            base = max(sound, key=lambda one: one.stop_lsn)
+            assert set(range(base.first_segment, hour + 1)) <= numbers, "from one whose packs are sound"
 
 
 @given(worlds(orderly=True), policies)

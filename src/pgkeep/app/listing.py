@@ -32,6 +32,13 @@ class ListedBackup:
     """Why the policy keeps it."""
     goes: bool = False
     """The next prune deletes it."""
+    is_damaged: bool = False
+    """A verify found packs of it damaged."""
+
+    @property
+    def is_restorable(self) -> bool:
+        """As far as that is known without reading its packs."""
+        return self.row.is_restorable and not self.is_damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class ListedDump:
     """As of a backup."""
     reasons: tuple[Reason, ...] = ()
     goes: bool = False
+    is_damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +87,20 @@ def listing(place: Place, local_zone: str, clock: Clock) -> ListReport:
 
 def _listed(row: BackupRow, frees: int | None, plan: RetentionPlan | None, facts: RetentionFacts) -> ListedBackup:
     if plan is None:
-        return ListedBackup(row, frees, goes=any(one.backup == row.backup for one in facts.leaving))
+        goes = any(one.backup == row.backup for one in facts.leaving)
+        return ListedBackup(row, frees, goes=goes, is_damaged=row.backup in facts.damaged)
     goes = any(one.backup == row.backup for one in plan.goes)
-    return ListedBackup(row, frees, plan.reasons(row.backup) if plan.policy else (), goes)
+    reasons = plan.reasons(row.backup) if plan.policy else ()
+    return ListedBackup(row, frees, reasons, goes, row.backup in facts.damaged)
 
 
 def _listed_dump(row: DumpRow, frees: int | None, plan: RetentionPlan | None, facts: RetentionFacts) -> ListedDump:
     if plan is None:
-        return ListedDump(row, frees, goes=any(one.dump == row.dump and one.leaving for one in facts.dumps))
+        goes = any(one.dump == row.dump and one.leaving for one in facts.dumps)
+        return ListedDump(row, frees, goes=goes, is_damaged=row.dump in facts.damaged)
     goes = any(one.dump == row.dump for one in plan.dumps.goes)
-    return ListedDump(row, frees, plan.dumps.reasons(row.dump) if plan.lets_go else (), goes)
+    reasons = plan.dumps.reasons(row.dump) if plan.lets_go else ()
+    return ListedDump(row, frees, reasons, goes, row.dump in facts.damaged)
 
 
 def exclusive_bytes(packs: Iterable[PackGroup] | None, backups: Iterable[BackupId]) -> dict[BackupId, int]:

@@ -84,6 +84,22 @@ def take_census(cluster: Cluster, tick: Callable[[], None] = _NOTHING) -> Census
     return Census(ids, sizes, modified, uses, leases, index, frozenset(carriers))
 
 
+def roots_naming(cluster: Cluster, packs: frozenset[ObjectId]) -> frozenset[BackupId]:
+    """The backups and dumps that name any of these packs; manifests that cannot be read are passed by."""
+    if not packs:
+        return frozenset()
+    wanted = ids_of(sorted(packs))
+    found: set[BackupId] = set()
+    for root in root_ids(cluster):
+        try:
+            if any((places_in(wanted, rows["id"]) >= 0).any() for rows, _ in open_any(cluster, root).pack_columns()):
+                found.add(root)
+        except Fault as fault:
+            if fault.code not in ("object-missing", "format-damaged", "format-unsupported"):
+                raise
+    return frozenset(found)
+
+
 class _Gone(Exception):
     """The backup was deleted since it was listed."""
 

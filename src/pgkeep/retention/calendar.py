@@ -5,8 +5,9 @@
 2. `daily = 7` means the last seven days that have a backup, not the last seven of the calendar: a server that was off
    for a month, or a clock that jumped, deletes nothing.  Backups that cannot be restored make no day, and stay as long
    as others of their day would.
-3. The newest backup of a day represents it; one with damaged pages only when no clean one is there, one whose WAL is
-   missing only when there is no other.
+3. The newest backup of a day represents it; one with damaged pages only when no clean one is there, one of which a
+   verify found packs damaged only when there is none of these, and one whose WAL is missing only when there is no
+   other.
 4. Days are counted along the succession, by position in WAL, from the newest backup back.  A branch beside it keeps its
    own backups of the days that count.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
+from enum import IntEnum
 
 from pgkeep.retention.facts import BackupFacts
 from pgkeep.retention.lineages import Lineage
@@ -31,8 +33,24 @@ class Slot:
     label: str
 
 
-Quality = Callable[[BackupFacts], int]
-"""0: cannot be restored, 1: holds damaged pages, 2: clean."""
+class Quality(IntEnum):
+    """What a backup is worth; the higher, the better."""
+
+    LOST = 0
+    """WAL that makes it consistent is missing."""
+    DAMAGED = 1
+    """A verify found packs of it damaged: whole again only when they are put back."""
+    BAD_PAGES = 2
+    """The server itself had damaged pages."""
+    CLEAN = 3
+
+    @property
+    def counts(self) -> bool:
+        """Whether it can be restored as it was taken, and so makes a day of its own."""
+        return self >= Quality.BAD_PAGES
+
+
+Judge = Callable[[BackupFacts], Quality]
 
 
 def slot(period: str, moment: datetime, zone: tzinfo) -> Slot:
@@ -49,15 +67,15 @@ def slot(period: str, moment: datetime, zone: tzinfo) -> Slot:
 
 
 def representatives(
-    policy: KeepPolicy, lineages: Sequence[Lineage], zone: tzinfo, quality: Quality
+    policy: KeepPolicy, lineages: Sequence[Lineage], zone: tzinfo, judge: Judge
 ) -> Iterator[tuple[BackupId, str, str]]:
     """(backup, period, its slot) for everything that the calendar keeps; `lineages` as of lineages.lineages."""
     for period in PERIODS:
-        counted = _counted(policy.counts[period], period, lineages, zone, quality)
+        counted = _counted(policy.counts[period], period, lineages, zone, judge)
         if counted is None:
             continue
         for lineage in lineages:
-            for label, backup in _best(period, lineage, zone, quality, counted).items():
+            for label, backup in _best(period, lineage, zone, judge, counted).items():
                 yield backup.backup, period, label
 
 
@@ -75,13 +93,13 @@ class _Counted:
 
 
 def _counted(
-    count: int, period: str, lineages: Sequence[Lineage], zone: tzinfo, quality: Quality
+    count: int, period: str, lineages: Sequence[Lineage], zone: tzinfo, judge: Judge
 ) -> _Counted | None:  # fmt: skip
     if not count:
         return None
     found: dict[Slot, None] = {}
     for backup in succession(lineages):
-        if quality(backup):
+        if judge(backup).counts:
             found.setdefault(slot(period, backup.started, zone))
             if len(found) == count:
                 return _Counted(frozenset(found), min(found))
@@ -96,13 +114,15 @@ def succession(lineages: Sequence[Lineage]) -> Iterator[BackupFacts]:
 
 
 def _best(
-    period: str, lineage: Lineage, zone: tzinfo, quality: Quality, counted: _Counted
+    period: str, lineage: Lineage, zone: tzinfo, judge: Judge, counted: _Counted
 ) -> dict[str, BackupFacts]:  # fmt: skip
-    best: dict[str, BackupFacts] = {}
+    best: dict[Slot, BackupFacts] = {}
     for backup in lineage.backups:  # ascending: of equals the newest stays
         here = slot(period, backup.started, zone)
-        if not counted.holds(here, counts=not lineage.is_beside and quality(backup) > 0):
-            continue
-        if here.label not in best or quality(backup) >= quality(best[here.label]):
-            best[here.label] = backup
-    return best
+        if here not in best or judge(backup) >= judge(best[here]):
+            best[here] = backup
+    return {
+        here.label: backup
+        for here, backup in best.items()
+        if counted.holds(here, counts=not lineage.is_beside and judge(backup).counts)
+    }

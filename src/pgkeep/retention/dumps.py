@@ -2,8 +2,10 @@
 
 1. A set of dumps is a name.  What stays of each is counted by its own policy, or by the cluster's where it has none (of
    sets, too, that the configuration does not name any more); without either everything stays.
-2. `daily = 7` means what it means for backups: the last seven days that have a dump, each with its newest.
-3. Never deleted, whatever the policy says: the newest dump of each set; what is held or in use; what cannot be read.
+2. `daily = 7` means what it means for backups: the last seven days that have a dump, each with its newest.  A dump of
+   which a verify found packs damaged takes no place, and stays as long as others of its time would.
+3. Never deleted, whatever the policy says: the newest dump of each set, and the newest without damage; what is held or
+   in use; what cannot be read.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def plan_dumps(facts: RetentionFacts, policies: DumpPolicies, zone: tzinfo) -> D
             sets.setdefault(dump.name, []).append(dump)
     kept: dict[DumpId, list[Reason]] = {}
     for name, dumps in sets.items():
-        for dump, reason in _of_set(dumps, policies.of(name), zone):
+        for dump, reason in _of_set(dumps, policies.of(name), zone, facts.damaged):
             kept.setdefault(dump.dump, []).append(reason)
     known: dict[BackupId, DumpFact] = {dump.dump: dump for dump in facts.dumps if not dump.leaving}
     for named, reason in _of_people(facts):
@@ -107,20 +109,41 @@ def _why(policy: KeepPolicy | None) -> str:
 Given = Iterator[tuple[DumpFact, Reason]]
 
 
-def _of_set(dumps: Sequence[DumpFact], policy: KeepPolicy | None, zone: tzinfo) -> Given:
+def _of_set(
+    dumps: Sequence[DumpFact], policy: KeepPolicy | None, zone: tzinfo, damaged: frozenset[BackupId]
+) -> Given:  # fmt: skip
     """Of one set, newest first."""
     if policy is None:
         for dump in dumps:
             yield dump, Reason("no-policy", "no line keep speaks of it, so it is never deleted")
         return
     yield dumps[0], Reason("newest", f"newest of {dumps[0].name}")
-    for at, dump in enumerate(islice(dumps, policy.last), 1):
+    sound = [dump for dump in dumps if dump.dump not in damaged]
+    if sound and sound[0] is not dumps[0]:
+        yield sound[0], Reason("newest-restorable", f"newest of {dumps[0].name} without damage")
+    last = sound[: policy.last]
+    for at, dump in enumerate(last, 1):
         yield dump, Reason("last", f"last {at} of {policy.last}")
+    for dump in dumps if policy.last else ():
+        if dump.dump in damaged and (len(last) < policy.last or _age(dump) > _age(last[-1])):
+            yield dump, Reason("last", f"damaged, and as new as the last {policy.last}")
     for period in PERIODS:
-        found: dict[Slot, DumpFact] = {}
-        for dump in dumps:
-            found.setdefault(slot(period, dump.started, zone), dump)
-        for here, dump in islice(found.items(), policy.counts[period]):
+        yield from _of_period(period, policy.counts[period], dumps, zone, damaged)
+
+
+def _of_period(
+    period: str, count: int, dumps: Sequence[DumpFact], zone: tzinfo, damaged: frozenset[BackupId]
+) -> Given:  # fmt: skip
+    if not count:
+        return
+    best: dict[Slot, DumpFact] = {}
+    for dump in dumps:
+        here = slot(period, dump.started, zone)
+        if here not in best or (best[here].dump in damaged and dump.dump not in damaged):
+            best[here] = dump
+    counted = list(islice((here for here, dump in best.items() if dump.dump not in damaged), count))
+    for here, dump in best.items():
+        if here in counted or (dump.dump in damaged and (len(counted) < count or here > counted[-1])):
             yield dump, Reason(period, f"{period} {here.label}")
 
 

@@ -181,6 +181,8 @@ class RetentionFacts:
 
     dumps: tuple[DumpFact, ...] = ()
     unreadable_dumps: tuple[UnreadableDump, ...] = ()
+    damaged: frozenset[BackupId] = frozenset()
+    """Backups and dumps that name a pack which the last verify to read it found damaged."""
 
     def archive(self, system_id: int) -> ArchiveFacts | None:
         return next((one for one in self.archives if one.system_id == system_id), None)

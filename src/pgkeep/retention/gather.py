@@ -18,8 +18,8 @@ from pgkeep.errors import Damaged, Fault
 from pgkeep.format.dump import DumpInfo
 from pgkeep.format.manifest import ManifestInfo
 from pgkeep.repo.backups import backup_ids, read_info
-from pgkeep.repo.census import Census, take_census
-from pgkeep.repo.deleting import retired_backups
+from pgkeep.repo.census import Census, roots_naming, take_census
+from pgkeep.repo.deleting import damaged_packs, retired_backups
 from pgkeep.repo.dumps import dump_ids, open_dump_manifest
 from pgkeep.repo.lease import SeenLease, seen_leases
 from pgkeep.repo.pins import holds, pins
@@ -122,6 +122,7 @@ def gather(
         leaving=tuple(one for one in read if one.backup in leaving),
         dumps=tuple(fact for one in dumped if (fact := _dump_fact(one, leaving)) is not None),
         unreadable_dumps=tuple(_unreadable_dumps(dumped)),
+        damaged=roots_naming(cluster, damaged_packs(cluster)),
     )
 
 

@@ -47,7 +47,9 @@ def held(cluster: Cluster, now: datetime) -> Iterator[Held]:
 def base_of_span(facts: RetentionFacts, lineage: Lineage, begin: datetime, end: datetime) -> BackupFacts:
     """The backup that holding a span needs; target-unreachable when its moments cannot all be recovered to.  Pure."""
     whole = [one for one in lineage.reachable if facts.is_consistent(one)]
-    base = next((one for one in reversed(whole) if one.stopped <= begin), None)
+    early = [one for one in whole if one.stopped <= begin]
+    sound = [one for one in early if one.backup not in facts.damaged]
+    base = next(reversed(sound or early), None)
     if base is None:
         since = f"from {whole[0].stopped:%Y-%m-%d %H:%M:%S%z} on" if whole else "at no moment: there is no backup"
         raise Fault(

@@ -87,11 +87,25 @@ def window_start(policy: KeepPolicy, anchor: datetime, facts: RetentionFacts) ->
 def base_of(
     lineage: Lineage, start: datetime, facts: RetentionFacts, anchor: datetime
 ) -> tuple[BackupFacts | None, bool]:
-    """(the backup that the window begins with, whether it is as old as the start); None when none can be restored."""
+    """(the backup that the window begins with, whether it is as old as the start); None when none can be restored.
+
+    One with damaged packs only where there is no other: they may be put back, and WAL may not.
+    """
+    sound = [one for one in lineage.reachable if one.backup not in facts.damaged]
+    base, is_filled = _base_among(sound, start, facts, anchor)
+    if is_filled or len(sound) == len(lineage.reachable):
+        return base, is_filled
+    other, is_filled = _base_among(lineage.reachable, start, facts, anchor)
+    return (other, True) if is_filled else (other or base, False)
+
+
+def _base_among(
+    backups: Iterable[BackupFacts], start: datetime, facts: RetentionFacts, anchor: datetime
+) -> tuple[BackupFacts | None, bool]:
     base: BackupFacts | None = None
     oldest: BackupFacts | None = None
     latest: datetime | None = None
-    for backup in lineage.reachable:
+    for backup in backups:
         if not facts.is_consistent(backup):
             continue
         oldest = oldest or backup

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
-from itertools import groupby, islice
+from itertools import groupby
 
 from pgkeep.catalog.timelines import continues
 from pgkeep.repo.walstock import WalObject
 from pgkeep.retention import dumps
-from pgkeep.retention.calendar import representatives, succession
+from pgkeep.retention.calendar import Quality, representatives, succession
 from pgkeep.retention.dumps import DumpPlan, DumpPolicies, plan_dumps
 from pgkeep.retention.facts import ArchiveFacts, BackupFacts, HeldWindow, Hold, Reason, RetentionFacts, Unreadable
 from pgkeep.retention.lineages import Lineage, lineages
@@ -232,9 +232,7 @@ Given = Iterator[tuple[BackupId, Reason]]
 
 
 def _all_reasons(facts: RetentionFacts, policy: KeepPolicy, found: Sequence[Lineage], zone: tzinfo) -> Given:
-    whole = (backup for backup in succession(found) if _quality(backup, facts))
-    for at, backup in enumerate(islice(whole, policy.last), 1):
-        yield backup.backup, Reason("last", f"last {at} of {policy.last}")
+    yield from _last(facts, policy.last, found)
     for name, period, label in representatives(policy, found, zone, lambda one: _quality(one, facts)):
         yield name, Reason(period, f"{period} {label}")
     for lineage in found:
@@ -249,18 +247,34 @@ def _all_reasons(facts: RetentionFacts, policy: KeepPolicy, found: Sequence[Line
         yield from ((name, Reason("in-use", f"needed by {lease.what}")) for name in lease.backups)
 
 
-def _quality(backup: BackupFacts, facts: RetentionFacts) -> int:
+def _last(facts: RetentionFacts, count: int, found: Sequence[Lineage]) -> Given:
+    """Damaged ones take no place, and stay while they are as new as those that do: their packs may be put back."""
+    at = 0
+    for backup in succession(found) if count else ():
+        quality = _quality(backup, facts)
+        if quality.counts:
+            at += 1
+            yield backup.backup, Reason("last", f"last {at} of {count}")
+            if at == count:
+                return
+        elif quality is Quality.DAMAGED:
+            yield backup.backup, Reason("last", f"damaged, and as new as the last {count}")
+
+
+def _quality(backup: BackupFacts, facts: RetentionFacts) -> Quality:
     if not facts.is_consistent(backup):
-        return 0
-    return 1 if backup.bad_pages else 2
+        return Quality.LOST
+    if backup.backup in facts.damaged:
+        return Quality.DAMAGED
+    return Quality.BAD_PAGES if backup.bad_pages else Quality.CLEAN
 
 
 def _newest_of(lineage: Lineage, facts: RetentionFacts) -> Given:
     """Of each lineage the newest, the newest whole one, the newest clean one, and the newest proven one."""
     rules: list[tuple[str, str, list[BackupFacts]]] = [
         ("newest", "newest of its lineage", list(lineage.backups)),
-        ("newest-restorable", "newest of its lineage with all its WAL", _whole(lineage, facts, 1)),
-        ("newest-clean", "newest of its lineage without damaged pages", _whole(lineage, facts, 2)),
+        ("newest-restorable", "newest of its lineage that can be restored", _restorable(lineage, facts)),
+        ("newest-clean", "newest of its lineage without damaged pages", _at_least(Quality.CLEAN, lineage, facts)),
         ("newest-proven", "newest proven of its lineage", [b for b in lineage.backups if b.backup in facts.proven]),
     ]
     said: set[BackupId] = set()
@@ -270,7 +284,13 @@ def _newest_of(lineage: Lineage, facts: RetentionFacts) -> Given:
             yield backups[-1].backup, Reason(kind, text)
 
 
-def _whole(lineage: Lineage, facts: RetentionFacts, least: int) -> list[BackupFacts]:
+def _restorable(lineage: Lineage, facts: RetentionFacts) -> list[BackupFacts]:
+    """Those that can be restored; where there are none, those that lack nothing but damaged packs."""
+    whole = _at_least(Quality.BAD_PAGES, lineage, facts)
+    return whole or _at_least(Quality.DAMAGED, lineage, facts)
+
+
+def _at_least(least: Quality, lineage: Lineage, facts: RetentionFacts) -> list[BackupFacts]:
     return [backup for backup in lineage.backups if _quality(backup, facts) >= least]
 
 
@@ -318,8 +338,8 @@ def _needed(
 
 def _restorable_end(lineage: Lineage, facts: RetentionFacts) -> BackupFacts:
     """The newest backup of a lineage that can be restored, or just the newest."""
-    whole = _whole(lineage, facts, 1)
-    return whole[-1] if whole else lineage.backups[-1]
+    restorable = _restorable(lineage, facts)
+    return restorable[-1] if restorable else lineage.backups[-1]
 
 
 def _needed_by_people(facts: RetentionFacts, found: Sequence[Lineage]) -> Iterator[NeededWal]:
@@ -387,6 +407,8 @@ def _freed(facts: RetentionFacts, goes: Sequence[Going], dumped: DumpPlan, wal: 
 def _note(backup: BackupFacts, facts: RetentionFacts) -> str:
     if not facts.is_consistent(backup):
         return "the WAL that makes it consistent is missing: it cannot be restored"
+    if backup.backup in facts.damaged:
+        return "a verify found packs of it damaged: not all of it can be restored"
     return f"holds {backup.bad_pages} damaged pages" if backup.bad_pages else ""
 
 

@@ -125,6 +125,14 @@ def test_what_goes_says_so() -> None:
     assert shown.endswith("2 backups, 2 of them restorable; 1 would go with: pgkeep prune\n")
 
 
+def test_a_backup_with_damaged_packs_is_not_called_restorable() -> None:
+    shown = text(ROW, ListedBackup(ROW, 5, WHY, is_damaged=True), width=100)
+    assert f"warning: {INFO.backup} has damaged packs, says a verify" in shown
+    assert shown.endswith("2 backups, 1 of them restorable\n")
+    (row,) = backups_json(report(ListedBackup(ROW, 5, WHY, is_damaged=True)))["backups"]
+    assert (row["restorable"], row["damaged_packs"]) == (False, True)
+
+
 def test_without_a_policy_it_says_that_nothing_goes() -> None:
     assert "nothing is ever deleted" in text(ListedBackup(ROW, 5), has_policy=False)
 
@@ -150,7 +158,7 @@ def test_json_is_plain_and_keeps_64_bits() -> None:
     assert first["window"]["to_archived"] == "2026-05-07T14:29:00Z"
     assert second == {
         "backup": INFO.backup, "restorable": False, "damage": "broken", "missing_wal": [], "info": None, "window": None,
-        "frees_bytes": None, "kept": [], "goes": False,
+        "frees_bytes": None, "kept": [], "goes": False, "damaged_packs": False,
     }  # fmt: skip
     assert (first["frees_bytes"], first["goes"]) == (1 << 20, False)
     assert first["kept"][0] == {"kind": "daily", "text": "daily 2026-05-07"}

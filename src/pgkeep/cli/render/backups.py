@@ -41,8 +41,9 @@ def _row_json(one: ListedBackup) -> dict[str, Any]:
     size = row.info.wal_segment_size if row.info else 0
     return {
         "backup": row.backup,
-        "restorable": row.is_restorable,
+        "restorable": one.is_restorable,
         "damage": row.damage or None,
+        "damaged_packs": one.is_damaged,
         "missing_wal": [gap.describe(size) for gap in row.missing],
         "info": info_json(row.info) if row.info else None,
         "window": _window_json(row.window, size) if row.window else None,
@@ -173,14 +174,13 @@ def _until(row: BackupRow) -> str:
 
 
 def _remarks(report: ListReport) -> list[Text]:
-    rows = [one.row for one in report.backups]
-    remarks = [remark for row in rows for remark in _remarks_of(row)]
+    remarks = [remark for one in report.backups for remark in _remarks_of(one)]
     if report.problem:
         remarks.append(
             Text.assemble(("warning: ", "bold yellow"), f"what the policy keeps is not known: {report.problem}")
         )
-    restorable = sum(row.is_restorable for row in rows)
-    total = f"{plural(len(rows), 'backup')}, {restorable} of them restorable"
+    restorable = sum(one.is_restorable for one in report.backups)
+    total = f"{plural(len(report.backups), 'backup')}, {restorable} of them restorable"
     going = sum(one.goes for one in report.backups)
     if going:
         total += f"; {going} would go with: pgkeep prune"
@@ -189,12 +189,15 @@ def _remarks(report: ListReport) -> list[Text]:
     return [Text(), *remarks, Text(total)]
 
 
-def _remarks_of(row: BackupRow) -> list[Text]:
+def _remarks_of(one: ListedBackup) -> list[Text]:
+    row = one.row
     warning = ("warning: ", "bold yellow")
     size = row.info.wal_segment_size if row.info else 0
     found: list[Text] = []
     if row.damage:
         found.append(Text.assemble(warning, f"{row.backup}: {row.damage}"))
+    if one.is_damaged:
+        found.append(Text.assemble(warning, f"{row.backup} has damaged packs, says a verify: pgkeep verify names them"))
     if row.missing:
         gaps = ", ".join(gap.describe(size) for gap in row.missing)
         found.append(Text.assemble(warning, f"{row.backup} cannot be restored: the archive lacks {gaps}"))

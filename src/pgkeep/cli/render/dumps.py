@@ -63,6 +63,7 @@ def listed_json(one: ListedDump) -> dict[str, Any]:
     return {
         "dump": row.dump,
         "damage": row.damage or None,
+        "damaged_packs": one.is_damaged,
         "info": _content_json(row.info, row.dumped) if row.info is not None and row.dumped is not None else None,
         "frees_bytes": one.frees,
         "kept": _reasons_json(one.reasons),
@@ -119,7 +120,9 @@ def _why(one: ListedDump) -> Text:
 def remarks(dumps: Sequence[ListedDump]) -> list[Text]:
     """What needs an explanation."""
     warning = ("warning: ", "bold yellow")
-    return [Text.assemble(warning, f"{one.row.dump}: {one.row.damage}") for one in dumps if one.row.damage]
+    text = "has damaged packs, says a verify: pgkeep verify names them"
+    marked = [Text.assemble(warning, f"{one.row.dump} {text}") for one in dumps if one.is_damaged]
+    return [Text.assemble(warning, f"{one.row.dump}: {one.row.damage}") for one in dumps if one.row.damage] + marked
 
 
 # --- prune
