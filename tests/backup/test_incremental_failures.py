@@ -20,6 +20,7 @@ from pgkeep.pg.account import give
 from pgkeep.repo.backups import read_manifest
 from pgkeep.repo.check import RepositoryAddress
 from pgkeep.values.ids import BackupId
+from tests import requirements
 from tests.backup.ground import Ground, Taken
 from tests.keeping import Kept
 from tests.store.faulty import Crash, Effect, FaultyStore, Strike
@@ -124,8 +125,7 @@ def _kill(kept: Kept, *, times: int, seed: int) -> None:
 @pytest.fixture
 def small_packs(kept: MakeKept) -> Iterator[Kept]:
     """A cluster whose packs lie on 8 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("root: mounts a small file system")
+    requirements.need_root()
     made = kept()
     packs = next(path for path in made.repository.glob("*-*") if path.is_dir()) / "packs"
     packs.mkdir(exist_ok=True)

@@ -177,7 +177,11 @@ def test_a_storm(torture: Callable[..., Torture], options: dict[str, Any]) -> No
 
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("options", [{}, {"checksums": False, "wal_log_hints": "on"}, {"checksums": False}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"checksums": False, "wal_log_hints": "on"}, {"checksums": False}],
+    ids=["checksums", "hints", "neither"],
+)
 @pg_versions(14, 15, 17, 18)
 def test_a_long_storm(torture: Callable[..., Torture], options: dict[str, Any]) -> None:
     torture(**options).run(rounds=40, restores=6)
