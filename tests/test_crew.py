@@ -122,6 +122,13 @@ def test_what_nobody_will_use_is_taken_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_workers_that_were_asked_to_finish_are_not_asked_twice() -> None:
+    with Crew[int, int, int](2, Adder, 1) as crew:
+        assert sorted(crew.run([1, 2, 3])) == [2, 4, 6]
+        crew.ask_to_finish()
+        assert sum(crew.finish()) == 8
+
+
 def test_what_was_finished_belongs_to_the_parent(tmp_path: Path) -> None:
     with Crew[int, int, int](2, Maker, str(tmp_path)) as crew:
         assert sorted(crew.run(range(9))) == [*range(9)]

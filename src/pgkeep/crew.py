@@ -103,6 +103,7 @@ class Crew(Generic[T, R, F]):
         context = prepare(recipe.__module__)
         self._processes: dict[Connection, ForkServerProcess] = {}
         self._waiting: dict[Connection, int] = {}
+        self._asked = False
         for _ in range(size):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, recipe, arguments), daemon=True)
@@ -144,13 +145,19 @@ class Crew(Generic[T, R, F]):
         while any(self._waiting.values()):
             yield from self._collect(None)
 
+    def ask_to_finish(self) -> None:
+        """Let every worker begin to finish; no task follows.  What they answer is had from `finish`."""
+        self._asked = True
+        for connection in self._processes:
+            self._send(connection, (_FINISH, None))
+
     def finish(self) -> Iterator[F]:
-        """Ask every worker to finish; what they answer, as it comes.
+        """Ask every worker to finish, if they have not been asked; what they answer, as it comes.
 
         A fault is raised when all others have answered: what they finished must be known even then.
         """
-        for connection in self._processes:
-            self._send(connection, (_FINISH, None))
+        if not self._asked:
+            self.ask_to_finish()
         first: Fault | None = None
         while any(self._waiting.values()):
             try:

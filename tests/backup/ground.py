@@ -62,6 +62,12 @@ class InlineCrew(Generic[T, R, F]):
             yield self._worker.run(task)
             idle()
 
+    def each(self, task: T) -> Iterator[R]:
+        yield self._worker.run(task)
+
+    def ask_to_finish(self) -> None:
+        return
+
     def finish(self) -> Iterator[F]:
         yield self._worker.finish()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import itertools
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int]]:
     return seen
 
 
-def written(path: Path, parts: list[bytes]) -> bytes:
+def written(path: Path, parts: Sequence[bytes | memoryview]) -> bytes:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         direct.write_all(descriptor, [memoryview(part) for part in parts])
@@ -62,6 +63,31 @@ def test_whole_blocks_go_past_the_cache(tmp_path: Path, writes: list[tuple[bool,
     if not writes[0][0]:
         pytest.skip("the file system of the temporary directory has no O_DIRECT")
     assert writes == [(True, direct.CHUNK), (True, 3 * direct.BLOCK), (False, 5)]
+
+
+@pytest.mark.parametrize("before", [0, 1, direct.BLOCK])
+def test_long_parts_in_whole_pages_of_memory_arrive(tmp_path: Path, before: int) -> None:
+    """From where they lie, or copied where what came before them is no whole block."""
+    pieces = [mmap.mmap(-1, direct.CHUNK + size) for size in (0, direct.BLOCK, 3 * direct.BLOCK)]
+    for piece in pieces:
+        piece[:] = os.urandom(len(piece))
+    parts = [
+        memoryview(bytes(before)),
+        *(memoryview(piece) for piece in pieces),
+        memoryview(pieces[1])[1:],
+        memoryview(b"end"),
+    ]
+    expected = b"".join(parts)
+    assert written(tmp_path / "file", parts) == expected
+
+
+def test_a_long_part_in_whole_pages_is_not_copied(tmp_path: Path, writes: list[tuple[bool, int]]) -> None:
+    part = mmap.mmap(-1, 2 * direct.CHUNK)
+    part[:] = os.urandom(len(part))
+    assert written(tmp_path / "file", [memoryview(part), b"tail"]) == bytes(part) + b"tail"
+    if not writes[0][0]:
+        pytest.skip("the file system of the temporary directory has no O_DIRECT")
+    assert writes == [(True, 2 * direct.CHUNK), (False, 4)]
 
 
 @pytest.mark.parametrize("call", ["fcntl", "write"])

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 from pgkeep.backup.assemble import EntryMaker, bad_pages
@@ -59,6 +60,7 @@ from pgkeep.values.wal import Segment, last_segment_number
 
 WATCH_EVERY: Final = 5.0
 """Seconds between two looks at the server while files are copied."""
+BackupCrew = Crew[Task, TaskResult, Finished]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,9 @@ class _Job:
         if identity.timeline != self.facts.timeline:
             self.server.check_same(self.facts.identity)
         with NameReading(self.request.connection, self.announce) as naming:
-            detection, directory, inventory, control = self._copy(started, identity)
-            stopped = self._stop(identity)
+            with ExitStack() as crews:
+                crew, detection, directory, inventory, control = self._copy(started, identity, crews)
+                stopped = self._stop(crew, identity)
             names_read = naming.result()
         # All that is left to be done is done while the archiver works.
         self._check_still_complete(directory, inventory)
@@ -191,8 +194,10 @@ class _Job:
 
     # ---- copying
 
-    def _copy(self, started: StartedBackup, identity: Identity) -> tuple[Detection, DataDirectory, Inventory, bytes]:
-        """All files but pg_control by the workers, then pg_control."""
+    def _copy(
+        self, started: StartedBackup, identity: Identity, crews: ExitStack
+    ) -> tuple[BackupCrew, Detection, DataDirectory, Inventory, bytes]:
+        """All files but pg_control by the workers, who then begin to finish, and pg_control."""
         detection = self._detect(started, identity)
         self.announce(Phase("copy", "copying the data directory"))
         directory, inventory = scan_complete(self.server, self.facts.data_directory)
@@ -200,15 +205,21 @@ class _Job:
             self.announce(Warned("file-skipped", f"{path} is a socket, pipe or device and not in the backup"))
         while True:
             try:
-                self._copy_files(started, identity, directory, detection)
+                crew = crews.enter_context(
+                    Crew[Task, TaskResult, Finished](
+                        self.request.processes, BackupWorker, self._worker_settings(started, detection)
+                    )
+                )
+                self._copy_files(crew, identity, directory, detection)
                 break
             except Fault as fault:
+                crews.close()
                 if fault.code not in ("base-doubtful", "format-damaged", "object-missing") or detection.base is None:
                     raise
                 detection = self._fall_back(detection, fault)  # at most twice: by hash, then without a base
         self._watch(identity, now=True)
         _, control = read_control_bytes(os.path.join(self.facts.data_directory, CONTROL_FILE), self.clock)
-        return detection, directory, inventory, control
+        return crew, detection, directory, inventory, control
 
     def _detect(self, started: StartedBackup, identity: Identity) -> Detection:
         detector = Detector(
@@ -228,31 +239,28 @@ class _Job:
         self.announce(Warned("base-dropped", f"the base cannot be read ({fault.message}); everything is stored"))
         return Detection("full", f"the base cannot be read: {fault.message}")
 
-    def _copy_files(
-        self, started: StartedBackup, identity: Identity, directory: DataDirectory, detection: Detection
-    ) -> None:
+    def _copy_files(self, crew: BackupCrew, identity: Identity, directory: DataDirectory, detection: Detection) -> None:
         total = sum(content_length(entry) for entry in directory.entries)
         segment_blocks = self.facts.relation_segment_blocks
         files = detection.files(segment_blocks)
         tasks = plan_tasks(directory.entries, segment_blocks, files.finder() if files else None)
-        with Crew[Task, TaskResult, Finished](
-            self.request.processes, BackupWorker, self._worker_settings(started, detection)
-        ) as crew:
-            done, stored = 0, 0
-            by_worker: dict[int, int] = {}
-            for result in crew.run(tasks, lambda: self._watch(identity)):
-                self.uncommitted.update(result.packs)
-                by_worker[result.worker] = result.stored
-                done += result.reported.length
-                stored = sum(by_worker.values())
-                self.copied.add(result.reported)
-                self.announce(Progress(done, total, stored))
-            finished = []
-            for one in crew.finish():  # as they come: if a later one fails, these packs must be given back
-                self._own(one.packs)
-                finished.append(one)
-        self.live = joined_live([*(one.live for one in finished), self._maps_kept(detection)])
+        done, stored = 0, 0
+        by_worker: dict[int, int] = {}
+        for result in chain(crew.run(tasks, lambda: self._watch(identity)), crew.each(())):
+            self.uncommitted.update(result.packs)
+            by_worker[result.worker] = result.stored
+            done += result.reported.length
+            stored = sum(by_worker.values())
+            self.copied.add(result.reported)
+            self.announce(Progress(done, total, stored))
+        self.live = self._maps_kept(detection)
+        crew.ask_to_finish()
         self.announce(Progress(total, total, stored))
+
+    def _own_finished(self, crew: BackupCrew) -> None:
+        for one in crew.finish():  # as they come: if a later one fails, these packs must be given back
+            self._own(one.packs)
+            self.live = joined_live([self.live, one.live])
 
     def _maps_kept(self, detection: Detection) -> dict[ObjectId, bytes]:
         """The frames of the maps of files that workers shared and found unchanged: none of them could tell alone."""
@@ -301,10 +309,14 @@ class _Job:
 
     # ---- stopping
 
-    def _stop(self, identity: Identity) -> StoppedBackup:
+    def _stop(self, crew: BackupCrew, identity: Identity) -> StoppedBackup:
+        """The workers make their last packs durable meanwhile; what they made is known whatever the server says."""
         self.announce(Phase("stop", "ending the backup on the server"))
-        self.server.check_same(identity)
-        return self.server.backup_stop()
+        try:
+            self.server.check_same(identity)
+            return self.server.backup_stop()
+        finally:
+            self._own_finished(crew)
 
     def _check_still_complete(self, directory: DataDirectory, before: Inventory) -> None:
         """What must be there and vanished while it was copied makes the backup void.

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pgkeep.format.extents import HOLE, ExtentMap
 from pgkeep.format.footer import I64, U32
+from pgkeep.format.runs import lengths
 from pgkeep.values.ids import ObjectId
 
 _NOWHERE = np.uint32(HOLE - 1)
@@ -64,5 +65,5 @@ class Units:
         follows = (ordinal[1:] == ordinal[:-1] + 1) | (self.pack[1:] == HOLE)
         follows &= self.pack[1:] == self.pack[:-1]
         first = np.flatnonzero(np.concatenate(([True], ~follows)))
-        count = np.diff(first, append=len(self)).astype(np.uint32)
+        count = lengths(first, len(self)).astype(np.uint32)
         return ExtentMap(tuple(self.packs), count, self.pack[first], ordinal[first])

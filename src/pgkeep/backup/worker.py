@@ -17,6 +17,7 @@ from pgkeep.backup.tasks import BaseFile, FileRun, How, Task
 from pgkeep.clock import SystemClock
 from pgkeep.errors import Fault
 from pgkeep.format.manifest import Place
+from pgkeep.format.runs import first_of_runs, lengths
 from pgkeep.pg.page import BLCKSZ, PageChecker, PageReport
 from pgkeep.pg.relmap import RELMAP_NAME, read_relmap
 from pgkeep.repo.check import RepositoryAddress
@@ -84,6 +85,12 @@ class BackupWorker:
         self._gathered = bytearray(CHUNK)
 
     def run(self, task: Task) -> TaskResult:
+        """Copy the task's runs.
+
+        The empty task is the last one: a base that cannot be read is told of while the backup can still do without it.
+        """
+        if not task and self._base:
+            self._base.live.bitmaps()
         report = Report()
         root = os.fsencode(self._settings.data_directory)
         for run in task:
@@ -190,12 +197,17 @@ class BackupWorker:
         """What must be stored is known before it is read."""
         for blocks in file.named(descriptor):
             view = memoryview(self._buffer)[: len(blocks) * BLCKSZ]
-            first = np.flatnonzero(np.diff(blocks, prepend=-2) != 1)
-            runs = [*zip(first.tolist(), [*first[1:].tolist(), len(blocks)], blocks[first].tolist(), strict=True)]
-            for at, end, block in runs:
-                os.posix_fadvise(descriptor, block * BLCKSZ, (end - at) * BLCKSZ, os.POSIX_FADV_WILLNEED)
-            for at, end, block in runs:
-                _read_exactly(descriptor, view[at * BLCKSZ : end * BLCKSZ], block * BLCKSZ)
+            first = first_of_runs(blocks)
+            offsets = (blocks[first] * BLCKSZ).tolist()
+            sizes = (lengths(first, len(blocks)) * BLCKSZ).tolist()
+            for offset, size in zip(offsets, sizes, strict=True):
+                os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+            at = 0
+            for offset, size in zip(offsets, sizes, strict=True):
+                part = view[at : at + size]
+                if os.preadv(descriptor, [part], offset) != size:  # most runs are of one page: no call more
+                    _read_exactly(descriptor, part, offset)
+                at += size
             yield blocks, view
 
     def _copy(self, descriptor: int, run: FileRun, report: Report) -> None:

@@ -10,7 +10,6 @@ memory.  What the thread met is raised by a later call, at the latest by `finish
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +27,9 @@ from pgkeep.format.framerow import FrameRow
 from pgkeep.format.header import Header, ObjectType, pack_specific
 from pgkeep.format.keyed import PAGE_HASH_LENGTH, stored_hash
 from pgkeep.format.limits import FRAME_DATA, MAX_ADD, MAX_PACK_PAGES, PACK_FRAMES, PACK_TARGET, PIECES_TABLE
+from pgkeep.format.runs import first_of_runs, lengths
 from pgkeep.format.tail import FooterPlace
+from pgkeep.repo.packbuffer import PackBuffer, Segments
 from pgkeep.repo.repository import Entropy, Repository, microseconds
 from pgkeep.values.ids import ClusterUuid, ObjectId
 
@@ -86,13 +87,13 @@ class PackWriter:
             # Started now: `discard` must find it, and a signal that raises can come while a thread is being started.
             self._thread.submit(lambda: None).result()
         self.written: list[WrittenPack] = []
+        self._segments = Segments()
         self._reset()
 
     def _reset(self) -> None:
         self._id: ObjectId | None = None
         self._header = b""
-        # One growing buffer, not a list: thousands of pieces of 20 kB would leave the heap in holes.
-        self._frames = bytearray()
+        self._buffer = PackBuffer(self._segments)
         self._rows: list[FrameRow] = []
         self._stored = 0
         self._units = dict.fromkeys(FrameKind, 0)
@@ -139,9 +140,9 @@ class PackWriter:
             pending = self._pending[FrameKind.PAGES]
             room = (FRAME_DATA - pending.size) // size
             here = blocks[at : at + room]
-            first = np.flatnonzero(np.diff(here, prepend=-2) != 1)
-            counts = np.diff(first, append=len(here)).tolist()
-            pieces = [Piece(path, start, count) for start, count in zip(here[first].tolist(), counts, strict=True)]
+            first = first_of_runs(here)
+            runs = zip(here[first].tolist(), lengths(first, len(here)).tolist(), strict=True)
+            pieces = [Piece(path, start, count) for start, count in runs]
             self._add_pieces(pending, FrameKind.PAGES, pieces, data[at * size : (at + len(here)) * size])
             at += len(here)
         return place
@@ -165,6 +166,7 @@ class PackWriter:
                 ObjectType.PACK, self._repository.id, self._id, microseconds(self._clock),
                 pack_specific(self._page_size),
             ).encode()  # fmt: skip
+            self._buffer.append(self._header)
         ordinal = self._units[kind]
         self._units[kind] += units
         return self._id, ordinal
@@ -208,7 +210,7 @@ class PackWriter:
         raw = _plain(table, pending, ending)
         codec, stored = compress(raw, self.level) if self.level is not None else (STORED, bytes(raw))
         plain = self._page_hash(table, pending.size) if kind is FrameKind.PAGES else self._repository.keys.frame(raw)
-        self._frames += stored
+        self._buffer.append(stored)
         row = FrameRow(kind, codec, len(stored), len(raw), pending.size, stored_hash(stored), plain)
         self._rows.append(row)
         self._stored += len(stored)
@@ -231,15 +233,18 @@ class PackWriter:
         key = names.pack(self._cluster, self._id)
         # Known before it is begun: `discard` must find it, wherever an interrupt comes.
         self.written.append(WrittenPack(self._id, place, len(self._rows)))
-        self._put(key, [self._header, memoryview(self._frames), *ending])
+        for part in ending:
+            self._buffer.append(part)
+        if self._thread is None:
+            self._put(key, self._buffer)
+        else:
+            self._await_put()
+            self._under_way = self._thread.submit(self._put, key, self._buffer)
         self._reset()
 
-    def _put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
-        if self._thread is None:
-            self._repository.store.put(key, parts)
-            return
-        self._await_put()
-        self._under_way = self._thread.submit(self._repository.store.put, key, parts)
+    def _put(self, key: str, buffer: PackBuffer) -> None:
+        self._repository.store.put(key, buffer.parts())
+        buffer.release()
 
     def _await_put(self) -> None:
         if self._under_way is not None:

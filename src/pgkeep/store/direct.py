@@ -12,7 +12,7 @@ import errno
 import fcntl
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 BLOCK: Final = 4096
@@ -49,30 +49,37 @@ def write_at(descriptor: int, blocks: memoryview, offset: int) -> int:
 
 
 def write_all(descriptor: int, parts: Iterable[bytes | memoryview]) -> None:
-    """Every byte of every part, one after the other, to a file that is empty."""
+    """Every byte of every part, one after the other, to a file that is empty.
+
+    A long part that lies well in memory is written from where it is; all others are collected first.
+    """
     # Not closed but dropped: a failed call's traceback still holds views of it.
     buffer = memoryview(mmap.mmap(-1, CHUNK))
-    at = 0
-    for filled in _fill(buffer, parts):
-        whole = filled // BLOCK * BLOCK
-        done = write_at(descriptor, buffer[:whole], at)
-        while done < filled:
-            done += os.pwrite(descriptor, buffer[done:filled], at + done)
-        at += filled
-
-
-def _fill(buffer: memoryview, parts: Iterable[bytes | memoryview]) -> Iterator[int]:
-    """Copy the parts through `buffer`: how much of it is filled, all of it but the last time."""
-    filled = 0
+    at = filled = 0
     for part in parts:
         with memoryview(part).cast("B") as rest:
-            at = 0
-            while at < len(rest):
-                taken = min(len(buffer) - filled, len(rest) - at)
-                buffer[filled : filled + taken] = rest[at : at + taken]
-                at, filled = at + taken, filled + taken
-                if filled == len(buffer):
-                    yield filled
-                    filled = 0
-    if filled:
-        yield filled
+            done = 0
+            if not filled and len(rest) >= CHUNK:
+                while len(rest) - done >= BLOCK and (count := _write_blocks(descriptor, rest[done:], at)):
+                    done, at = done + count, at + count
+            while done < len(rest):
+                taken = min(CHUNK - filled, len(rest) - done)
+                buffer[filled : filled + taken] = rest[done : done + taken]
+                done, filled = done + taken, filled + taken
+                if filled == CHUNK:
+                    at, filled = at + _write_collected(descriptor, buffer, at), 0
+    _write_collected(descriptor, buffer[:filled], at)
+
+
+def _write_blocks(descriptor: int, data: memoryview, offset: int) -> int:
+    """Write whole blocks of `data`; how many bytes of them: 0 where its memory is not aligned, for instance."""
+    done = write_at(descriptor, data[: len(data) // BLOCK * BLOCK], offset)
+    return done // BLOCK * BLOCK
+
+
+def _write_collected(descriptor: int, data: memoryview, offset: int) -> int:
+    """Write all of `data`, which is aligned; how many bytes that were."""
+    done = write_at(descriptor, data[: len(data) // BLOCK * BLOCK], offset)
+    while done < len(data):
+        done += os.pwrite(descriptor, data[done:], offset + done)
+    return done
