@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from pgkeep.cli.render.progress import JsonLines, Live, LogLines, Nothing, describe
+from pgkeep.cli.render.live import Live
+from pgkeep.cli.render.progress import JsonLines, LogLines, Nothing, describe
 from pgkeep.cli.render.stream import Stream
 from pgkeep.events import Event, Noted, Phase, Progress, Warned
 

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from pgkeep.cli.options import Options
-from pgkeep.cli.render.progress import Announcer, JsonLines, Live, LogLines, Nothing
+from pgkeep.cli.render.progress import Announcer, JsonLines, LogLines, Nothing
 from pgkeep.cli.render.stream import Stream
 from pgkeep.clock import Clock
 from pgkeep.errors import Fault
@@ -40,6 +40,8 @@ class Output:
         if self.options.json:
             return JsonLines(self._stdout, clock)
         if self.messages.is_terminal:
+            from pgkeep.cli.render.live import Live
+
             return Live(self.messages, clock)
         return LogLines(self.messages, clock)
 
