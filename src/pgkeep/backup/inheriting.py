@@ -167,8 +167,8 @@ class InheritedFile:
         forced: Mask = self.units.lies_in(self._settings.avoid)
         forced |= self.units.pack == HOLE  # a hole is taken over only as zeros: storing zeros costs nothing
         forced[self._kept :] = True
-        bad = np.array(self.base.bad, np.int64)
-        forced[self._rows(bad)] = True
+        if self.base.bad:
+            forced[self._rows(np.array(self.base.bad, np.int64))] = True
         return forced
 
     def _rows(self, blocks: npt.NDArray[np.integer[Any]]) -> I64:
@@ -232,7 +232,8 @@ class InheritedFile:
         """The blocks that must be read and stored, ascending, some at a time; a sample of the others is compared."""
         changed = self._forced.copy()
         assert self.base.changed is not None
-        changed[self._rows(self.base.changed)] = True
+        if len(self.base.changed):
+            changed[self._rows(self.base.changed)] = True
         changed[max(self.base.limit - self._first, 0) :] = True
         for part in self._sample():
             rows = np.arange(part.start, part.stop)

@@ -28,6 +28,9 @@ class Units:
     @classmethod
     def of(cls, extents: ExtentMap) -> Self:
         """One row for each unit that the extents cover."""
+        if len(extents.count) == 1:  # most files
+            n, first = int(extents.count[0]), int(extents.ordinal[0])
+            return cls(extents.packs, np.full(n, extents.pack[0], np.uint32), np.arange(first, first + n))
         count = extents.count.astype(np.int64)
         within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
         return cls(extents.packs, np.repeat(extents.pack, count), np.repeat(extents.ordinal, count) + within)
@@ -37,6 +40,8 @@ class Units:
 
     def resize(self, n: int) -> None:
         """Cut rows off, or append some that lie nowhere yet."""
+        if n == len(self):
+            return
         kept = min(n, len(self))
         pack, ordinal = np.full(n, _NOWHERE, np.uint32), np.zeros(n, np.int64)
         pack[:kept], ordinal[:kept] = self.pack[:kept], self.ordinal[:kept]
@@ -53,6 +58,8 @@ class Units:
     def lies_in(self, packs: frozenset[ObjectId]) -> npt.NDArray[np.bool_]:
         """Which units lie in one of these packs."""
         numbers = [number for number, identity in enumerate(self.packs) if identity in packs]
+        if not numbers:
+            return np.zeros(len(self), np.bool_)
         return np.isin(self.pack, np.array(numbers, np.uint32))
 
     def extents(self) -> ExtentMap:
