@@ -34,7 +34,7 @@ from pgkeep.pg.dumpable import (
 from pgkeep.pg.link import Link, link_of
 from pgkeep.pg.programs import NEWEST_MAJOR, OLDEST_MAJOR
 from pgkeep.pg.session import Session
-from pgkeep.pg.tools import DUMP_TOOLS, choose_dump_tools, compressions, find_tools
+from pgkeep.pg.tools import DUMP_TOOLS, Compressions, choose_dump_tools, find_tools
 from pgkeep.repo.repository import Cluster
 
 
@@ -88,7 +88,7 @@ def prepare_dump(
     tools = choose_dump_tools(found, server.major, asked=request.program_major, named=bindir, compression=method)
     surveyed, skipped = _survey(settings, request, known)
     plan = plan_dump(
-        request, server, surveyed, skipped, tools, compressions(tools.programs),
+        request, server, surveyed, skipped, tools, Compressions(tools.programs),
         to=target.to, scratch=_scratch(request, target), processors=available_processors(),
     )  # fmt: skip
     if plan.to is not None:

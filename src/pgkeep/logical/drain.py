@@ -28,7 +28,9 @@ from pgkeep.values.quantity import show_size
 _LOOK_EVERY: Final = 0.05
 _WATCH_EVERY: Final = 0.01
 """Seconds in which pg_dump must not write more than the reserve."""
-_MEMORY_EVERY: Final = 20
+_WATCH_AT_LEAST_EVERY: Final = 0.2
+_FILLED_A_SECOND: Final = 16 << 30
+"""Bytes, more than any number of jobs writes: so long as more is free, the next look may wait."""
 _FREE_AGAIN: Final = 2
 """How many times the reserve must be free before pg_dump goes on."""
 _PIECE: Final = 4 << 20
@@ -88,6 +90,7 @@ class _Files:
         self._directory = directory
         self._begin = begin
         self._followed: dict[str, _Followed] = {}
+        self._buffer = memoryview(bytearray(_BUFFER))
 
     def follow(self, least: int) -> int:
         """Store what is new of every file of which there are at least so many bytes more; how many were stored."""
@@ -97,7 +100,7 @@ class _Files:
                 size = entry.stat(follow_symlinks=False).st_size
                 known = self._followed.get(entry.name)
                 if size - (known.position if known is not None else 0) >= least:
-                    moved += self._of(entry.name).take(size)
+                    moved += self._of(entry.name).take(size, self._buffer)
         return moved
 
     def finish(self, name: str) -> None:
@@ -107,7 +110,7 @@ class _Files:
         followed = self._of(name)
         del self._followed[name]
         try:
-            followed.take(None)
+            followed.take(None, self._buffer)
             followed.sink.close()
         finally:
             followed.close()
@@ -144,9 +147,8 @@ class _Followed:
         except OSError as error:
             raise Fault("io", f"cannot read {path}: {error.strerror}", hint="look at the system's log") from error
 
-    def take(self, end: int | None) -> int:
-        """Store its bytes up to `end` (None: all that there are), and give their blocks back; how many."""
-        buffer = memoryview(bytearray(_BUFFER))
+    def take(self, end: int | None, buffer: memoryview) -> int:
+        """Store its bytes up to `end` (None: all that there are) through `buffer`, give their blocks back; how many."""
         begun = self.position
         while end is None or self.position < end:
             count = os.preadv(self._descriptor, [buffer], self.position)
@@ -210,15 +212,17 @@ class Pressure:
         return self._paused
 
     def _watch(self) -> None:
-        looks, spare = 0, None
-        while not self._stop.wait(_WATCH_EVERY):
+        delay, known, spare = _WATCH_EVERY, 0.0, None
+        while not self._stop.wait(delay):
             with suppress(OSError):
                 # What others take of the memory changes more slowly than what pg_dump writes.
-                if self._room.in_memory and looks % _MEMORY_EVERY == 0:
-                    spare = spare_memory()
+                known -= delay
+                if self._room.in_memory and known <= 0:
+                    spare, known = spare_memory(), _WATCH_AT_LEAST_EVERY
                 free = free_on_disk(self._directory)
-                self._decide(free if spare is None else min(free, spare))
-            looks += 1
+                free = free if spare is None else min(free, spare)
+                self._decide(free)
+                delay = min(max((free - self._room.reserve) / _FILLED_A_SECOND, _WATCH_EVERY), _WATCH_AT_LEAST_EVERY)
 
     def _decide(self, free: int) -> None:
         reserve = self._room.reserve

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,7 +112,7 @@ def plan_dump(
     surveyed: Sequence[Surveyed],
     skipped: Sequence[Skipped],
     tools: ToolChoice,
-    methods: frozenset[str],
+    methods: Collection[str],
     *,
     to: str | None,
     scratch: tuple[str, Room] | None,
@@ -202,7 +202,7 @@ def _jobs(request: DumpRequest, processors: int) -> int:
 
 
 def choose_compression(
-    request: DumpRequest, tools: ToolChoice, methods: frozenset[str], *, into_repository: bool
+    request: DumpRequest, tools: ToolChoice, methods: Collection[str], *, into_repository: bool
 ) -> str:
     """What pg_dump is told, as the newer versions' --compress writes it ('zstd', 'gzip:6', 'none')."""
     if request.compress is None:
@@ -221,7 +221,7 @@ def choose_compression(
         return wanted
     raise Fault(
         "postgres-version",
-        f"this pg_dump cannot compress with {method!r} ({tools}), it has {', '.join(sorted(methods | {'none'}))}",
+        f"this pg_dump cannot compress with {method!r} ({tools}), it has {', '.join(sorted({*methods, 'none'}))}",
         hint="leave out --compress, or install a pg_dump that has it (zstd: 16 and newer)",
     )
 

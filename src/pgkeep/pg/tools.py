@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -106,7 +106,7 @@ def choose_dump_tools(
         return ToolChoice(fitting[0], "its directory is named in the configuration")
     for method in [compression] if compression is not None else COMPRESSIONS:
         for one in fitting:
-            if method in compressions(one):
+            if method in Compressions(one):
                 return ToolChoice(one, _why(one, fitting, method, server_major))
     return ToolChoice(fitting[0], f"the newest here, for a server of version {server_major}")
 
@@ -185,18 +185,30 @@ def restrict_fault(programs: Programs) -> Fault:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Compressions(Collection[str]):
+    """What a pg_dump can compress with, of COMPRESSIONS; each is asked of the program when somebody wants to know."""
+
+    programs: Programs
+
+    def __contains__(self, method: object) -> bool:
+        if self.programs.major < FIRST_WITH_METHODS:
+            return method == "gzip"
+        return method in COMPRESSIONS and _has(self.programs, str(method))
+
+    def __iter__(self) -> Iterator[str]:
+        return (method for method in COMPRESSIONS if method in self)
+
+    def __len__(self) -> int:
+        return sum(1 for method in COMPRESSIONS if method in self)
+
+
 @cache
-def compressions(programs: Programs) -> frozenset[str]:
-    """What this pg_dump can compress with: asked of the program itself, without a server.
+def _has(programs: Programs, method: str) -> bool:
+    """Asked without a server.
 
     pg_dump checks its compression before it connects (pg_dump.c, main), so a connection that cannot exist is enough.
     """
-    if programs.major < FIRST_WITH_METHODS:
-        return frozenset({"gzip"})
-    return frozenset(method for method in COMPRESSIONS if _has(programs, method))
-
-
-def _has(programs: Programs, method: str) -> bool:
     command = [
         programs.path("pg_dump"), "--format=custom", f"--compress={method}", "--file=/dev/null",
         "--dbname=host=/dev/null port=1 connect_timeout=2",
