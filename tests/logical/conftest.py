@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,7 +35,26 @@ __all__ = ["_sides", "load", "sides"]
 """Fixtures from elsewhere."""
 
 INTO_REPOSITORY = DumpTarget()
-LEFT = "/dev/shm/pgkeep-dump-*"
+
+
+def left_behind() -> list[str]:
+    """Directories of dumps in memory that nobody holds any more; other tests' own come and go meanwhile."""
+    return [path for path in glob.glob("/dev/shm/pgkeep-dump-*") if not _is_held(path)]
+
+
+def _is_held(path: str) -> bool:
+    """By a dump that lives (logical/scratch.py), or gone by now."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return not os.path.exists(path)
 
 
 @dataclass

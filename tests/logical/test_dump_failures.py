@@ -22,7 +22,7 @@ from pgkeep.pg.programs import Programs
 from pgkeep.repo.dumps import dump_ids
 from tests import requirements, servers
 from tests.conftest import MakeCluster
-from tests.logical.conftest import LEFT, Ground, fill
+from tests.logical.conftest import Ground, fill, left_behind
 from tests.logical.test_drain import small_memory
 
 pytestmark = pytest.mark.pg("17")
@@ -36,6 +36,9 @@ def own(cluster: MakeCluster, tmp_path: Path) -> Ground:
     fill(server, "shop", 100_000)
     for number in range(30):
         server.sql(f"CREATE TABLE t{number} AS SELECT * FROM sales.orders LIMIT 5000", dbname="shop")
+    # Small on disk, and a second's work for COPY: the dump does not end while a test looks for its processes.
+    wide = "SELECT n, repeat(md5(n::text), 1000) AS text FROM generate_series(1, 5000) n"
+    server.sql(f"CREATE TABLE wide AS {wide}", dbname="shop")
     tmp_path.chmod(0o755)
     return Ground(server, tmp_path, server.conninfo)
 
@@ -82,7 +85,7 @@ def in_the_middle(ground: Ground, act: Callable[[], None]) -> Iterator[Callable[
 
 def nothing_is_left(ground: Ground) -> None:
     assert dump_ids(ground.cluster) == [] and ground.packs() == []
-    assert not glob.glob(LEFT)
+    assert not left_behind()
     assert programs_of_this_process() == []
 
 
@@ -203,11 +206,11 @@ def test_kill_9_of_the_dump_itself(own: Ground, tmp_path: Path) -> None:
             finally:
                 os._exit(1)
         until(lambda: bool(waiting(own)))
-        assert glob.glob(LEFT)
+        assert glob.glob("/dev/shm/pgkeep-dump-*")
         os.kill(victim, signal.SIGKILL)
         os.waitpid(victim, 0)
         until(lambda: not waiting(own))
-        until(lambda: not glob.glob(LEFT))
+        until(lambda: not left_behind())
     assert dump_ids(own.cluster) == []
     own.dump(SHOP)
     assert len(dump_ids(own.cluster)) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pgkeep.errors import Fault
 from pgkeep.events import Phase, Progress
 from pgkeep.logical.request import Chosen, DumpRequest
 from pgkeep.repo.dumps import dump_ids
-from tests.logical.conftest import LEFT, Ground, content, fill
+from tests.logical.conftest import Ground, content, fill, left_behind
 
 pytestmark = pytest.mark.pg("17")
 SHOP = DumpRequest(name="shop", database="shop", jobs=2)
@@ -32,7 +31,7 @@ def test_directory_format_comes_back(ground: Ground, shop: str, tmp_path: Path) 
     (into / "globals.sql").unlink()
     back = ground.restored("back", "pg_restore", "--jobs=2", str(into))
     assert content(ground.server, back) == content(ground.server, shop)
-    assert not glob.glob(LEFT)
+    assert not left_behind()
     assert [event.name for event in ground.events if isinstance(event, Phase)] == ["globals", "dump", "commit"]
     last = [event for event in ground.events if isinstance(event, Progress)][-1]
     assert last.done == last.total == 3 and last.stored == info.logical_bytes - len(globals_)
@@ -110,7 +109,7 @@ def test_a_pattern_that_finds_nothing_is_an_error(ground: Ground, shop: str) -> 
 def nothing_is_left(ground: Ground) -> None:
     assert dump_ids(ground.cluster) == []
     assert ground.packs() == []
-    assert not glob.glob(LEFT)
+    assert not left_behind()
 
 
 def test_a_database_that_is_not_there(ground: Ground) -> None:

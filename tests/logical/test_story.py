@@ -15,6 +15,7 @@ from tests.cli.conftest import Ran
 from tests.clusters import Cluster
 from tests.conftest import MakeCluster
 from tests.logical import proof
+from tests.logical.conftest import left_behind
 from tests.logical.proof import differences, picture
 from tests.logical.test_load import UP, comparable
 
@@ -98,4 +99,4 @@ def test_into_a_database_that_load_makes(desk: Desk) -> None:
     assert (several.status, several.lines[-1]["error"]["code"]) == (2, "usage")
     unknown = desk.run("pgkeep", "load", "2019", "--into", "x", "--json")
     assert (unknown.status, unknown.lines[-1]["error"]["code"]) == (1, "dump-unknown")
-    assert not list(Path("/dev/shm").glob("pgkeep-dump-*"))
+    assert not left_behind()
