@@ -112,22 +112,24 @@ def _make(root: Path, size: Size) -> None:
     held: list[PackRef] = []
     for number in range(size.backups):
         fresh = size.packs if not number else size.fresh
-        new = [_pack() for _ in range(fresh)]
+        new = [synthetic_pack() for _ in range(fresh)]
         for pack in new:
             (root / names.pack(cluster.uuid, pack.id)).touch()
         # Each backup needs 1 % less of every older pack, and has no use any more for a few of them.
-        held = [replace(pack, live=_thinned(pack.live, number)) for pack in held[fresh if number else 0 :]] + new
+        held = [replace(pack, live=thinned(pack.live, number)) for pack in held[fresh if number else 0 :]] + new
         _commit(cluster, number, held)
     (root / "made").touch()
 
 
-def _pack() -> PackRef:
+def synthetic_pack() -> PackRef:
+    """A pack of 64 MiB, as a manifest names it; all of it is live."""
     length = 64 << 20
     place = FooterPlace(length, length - 88 - 100_000, 100_000, 25_000, 90_000, os.urandom(32))
     return PackRef(ObjectId(os.urandom(16)), place, FRAMES, b"\xff" * (FRAMES // 8))
 
 
-def _thinned(live: bytes, number: int) -> bytes:
+def thinned(live: bytes, number: int) -> bytes:
+    """A bitmap of which two bytes went, other ones for each number."""
     at = (number * 7919) % len(live)
     return live[:at] + b"\0\0" + live[at + 2 :] if at + 2 <= len(live) else live
 

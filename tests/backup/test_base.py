@@ -11,8 +11,9 @@ from pgkeep.backup.tasks import How
 from pgkeep.format.limits import PACK_TARGET
 from pgkeep.format.manifest import Entry, EntryType, PackRef, live_bitmap
 from pgkeep.format.tail import FooterPlace
+from pgkeep.pg.changes import NO_LIMIT, Changes, RelationKey
 from pgkeep.pg.relfile import Fork, RelationFile
-from pgkeep.pg.summaries import NO_LIMIT, Changes, ForkChanges, RelationKey, Stretch
+from pgkeep.pg.summaries import Stretch
 from pgkeep.repo.backups import Manifest
 from pgkeep.values.ids import ObjectId
 from pgkeep.values.lsn import Lsn
@@ -74,7 +75,10 @@ def test_what_wal_did_to_each_segment_file_of_a_relation() -> None:
         return limit, blocks.tolist()
 
     assert [of(segment) for segment in range(4)] == [(100, [99]), (10, [0, 3, 99]), (0, [0]), (0, [])]
-    changes.forks[key] = ForkChanges(NO_LIMIT, changes.forks[key].blocks)
-    assert of(1) == (100, [0, 3, 99])
+    assert files._changed(changes, RelationFile(1663, 5, 16385, Fork.MAIN, 0))[0] == 100
+    uncut = RelationKey(1663, 5, 16386)
+    changes.add(uncut, NO_LIMIT, np.array([100, 103, 199], np.uint32))
+    limit, blocks = files._changed(changes, RelationFile(*uncut, Fork.MAIN, 1))
+    assert (limit, blocks.tolist()) == (100, [0, 3, 99])
     changes.databases.add((1663, 5))
     assert of(3) == (0, [])

@@ -20,10 +20,11 @@ from pgkeep.backup.inheriting import BaseSettings, Inheritance, InheritedFile
 from pgkeep.backup.tasks import BaseFile
 from pgkeep.pg import summaries
 from pgkeep.pg.account import Account
+from pgkeep.pg.changes import NO_LIMIT, Changes, ForkChanges
 from pgkeep.pg.crc32c import crc32c
 from pgkeep.pg.entry import Entry
 from pgkeep.pg.page import checksums, page_lsns
-from pgkeep.pg.summaries import NO_LIMIT, Changes, ForkChanges, Stretch, Summary
+from pgkeep.pg.summaries import Stretch, Summary
 from pgkeep.values.lsn import Lsn
 from tests.backup.ground import Ground, Patch, page_of, put_page, quiet
 from tests.backup.pagecompare import PAGE, lsn_of
@@ -91,11 +92,8 @@ def no_limits(patch: Monkey) -> None:
 
 def no_databases(patch: Monkey) -> None:
     """That a database was made anew is passed over."""
-    patch.setattr(Changes, "of", lambda changes, key: changes.forks.get(key, ForkChanges(NO_LIMIT, _NONE)))
+    patch.setattr(Changes, "of", Changes.of_fork)
     no_sample(patch)
-
-
-_NONE = np.zeros(0, np.uint32)
 
 
 def any_lsn(patch: Monkey) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import time
 from collections import defaultdict
@@ -13,11 +14,10 @@ import pytest
 from tests.clusters import Cluster
 
 from pgkeep.errors import Fault
+from pgkeep.pg import summaries
+from pgkeep.pg.changes import NO_LIMIT, Changes, RelationKey
 from pgkeep.pg.crc32c import crc32c
 from pgkeep.pg.summaries import (
-    NO_LIMIT,
-    Changes,
-    RelationKey,
     Stretch,
     Summary,
     cover,
@@ -67,10 +67,10 @@ def test_the_files_say_what_the_server_says(cluster: Callable[..., Cluster]) -> 
     wal = server.datadir / "pg_wal"
     changes = read_changes(str(wal), list_summaries(str(wal)))
     named = {key for key in blocks.keys() | limits.keys() if key.number}
-    assert changes.forks.keys() == named and len(named) > 20
+    assert set(changes.relations()) == named and len(named) > 20
     for key in named:
-        assert set(changes.forks[key].blocks.tolist()) == blocks[key], key
-        assert changes.forks[key].limit == limits.get(key, NO_LIMIT), key
+        assert changes.of_fork(key).blocks.tolist() == sorted(blocks[key]), key
+        assert changes.of_fork(key).limit == limits.get(key, NO_LIMIT), key
     wiped = {key for key in limits if not key.number}
     assert {(key.tablespace, key.database) for key in wiped} == changes.databases != set()
     assert any(len(rows) > 4096 for rows in blocks.values()), "no chunk was a bitmap"
@@ -100,13 +100,37 @@ def test_chunks_of_both_forms() -> None:
     )  # fmt: skip
     changes = Changes()
     decode_summary(data, "one", changes)
-    assert changes.forks[KEY].blocks.tolist() == [*many, 2 * 65536 + 5, 2 * 65536 + 9]
+    assert changes.of(KEY).blocks.tolist() == [*many, 2 * 65536 + 5, 2 * 65536 + 9]
     assert changes.of(KEY).limit == 70000
     assert changes.of(RelationKey(1663, 7, 99)).limit == 0
     assert changes.of(RelationKey(1663, 8, 99)).limit == NO_LIMIT
     decode_summary(_summary((KEY, 0, NO_LIMIT, [[1, 7]])), "two", changes)
     assert changes.of(KEY).limit == 70000
     assert changes.of(KEY).blocks.tolist() == sorted({*many, 1, 2 * 65536 + 5, 2 * 65536 + 9})
+
+
+@pytest.mark.parametrize("window", [1, 20, 700, 1 << 19])
+def test_entries_of_every_form_one_after_the_other(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    """Whatever part of the file is looked at together."""
+    monkeypatch.setattr(summaries, "_WINDOW", window)
+    chance = random.Random(window)
+    entries = []
+    for number in range(1, 200):
+        key = RelationKey(chance.choice([1663, 1664, 1 << 31]), chance.choice([5, 6]), number << chance.choice([0, 16]))
+        chunks = [
+            chance.sample(range(1 << 16), chance.choice([0, 1, 3])) for _ in range(chance.choice([0, 1, 1, 1, 2]))
+        ]
+        entries.append((key, chance.choice([0, 0, 1]), chance.choice([NO_LIMIT, 0, 70000]), chunks))
+    entries[100] = (entries[100][0], 0, 9, [list(range(5000))])
+    entries[150] = (RelationKey(1663, 7, 0), 0, 0, [])
+    changes = Changes()
+    decode_summary(_summary(*entries), "one", changes)
+    named = {key: (limit, chunks) for key, fork, limit, chunks in entries if fork == 0 and key.number}
+    assert set(changes.relations()) == set(named)
+    for key, (limit, chunks) in named.items():
+        blocks = sorted(block + (number << 16) for number, chunk in enumerate(chunks) for block in chunk)
+        assert (changes.of(key).limit, changes.of(key).blocks.tolist()) == (limit, blocks)
+    assert changes.databases == {(1663, 7)}
 
 
 def test_no_flipped_byte_is_believed() -> None:

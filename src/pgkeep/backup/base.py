@@ -15,11 +15,12 @@ from pgkeep.backup.tasks import BaseFile, How, content_length
 from pgkeep.format.limits import PACK_TARGET
 from pgkeep.format.manifest import BadPages, EntryType, ManifestInfo, PackRef, Place, ServerInfo, Unit
 from pgkeep.format.manifest import Entry as Stored
+from pgkeep.pg.changes import NO_LIMIT, U32, Changes, RelationKey
 from pgkeep.pg.entry import Entry
 from pgkeep.pg.facts import ServerFacts
 from pgkeep.pg.page import BLCKSZ
 from pgkeep.pg.relfile import PG_GLOBAL, RelationFile
-from pgkeep.pg.summaries import NO_LIMIT, U32, Changes, RelationKey, Stretch
+from pgkeep.pg.summaries import Stretch
 from pgkeep.repo.backups import Manifest
 from pgkeep.values.ids import ObjectId
 from pgkeep.values.lsn import Lsn
@@ -172,6 +173,9 @@ class BaseFiles:
         found = changes.of(RelationKey(relation.tablespace, relation.database, relation.number))
         size = self.relation_segment_blocks
         first = relation.first_block(size)
-        low, high = np.searchsorted(found.blocks, [first, first + size])
+        blocks = found.blocks
+        if first or (len(blocks) and int(blocks[-1]) >= size):  # most relations are one file: a million of them are
+            low, high = np.searchsorted(blocks, [first, first + size])
+            blocks = blocks[low:high] - np.uint32(first)
         limit = size if found.limit == NO_LIMIT else min(max(found.limit - first, 0), size)
-        return limit, found.blocks[low:high] - np.uint32(first)
+        return limit, blocks

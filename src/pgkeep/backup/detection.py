@@ -27,8 +27,9 @@ from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.events import Announce, Phase, Warned
 from pgkeep.format import names
+from pgkeep.pg.changes import Changes
 from pgkeep.pg.facts import ServerFacts
-from pgkeep.pg.summaries import Changes, Stretch, Summary, cover, list_summaries, read_changes
+from pgkeep.pg.summaries import Stretch, Summary, cover, list_summaries, read_changes
 from pgkeep.repo.backups import Manifest, backup_ids, read_manifest
 from pgkeep.repo.deleting import condemned_packs, damaged_packs, retired_backups, still_there
 from pgkeep.repo.lease import Lease

@@ -134,8 +134,11 @@ def _cost(run: FileRun) -> int:
     if base is None or base.changed is None:
         return run.length
     first, end = run.start // BLCKSZ, (run.start + run.length) // BLCKSZ
-    low, high = np.searchsorted(base.changed, [first, end])
-    return min(run.length, BLCKSZ * (int(high - low) + max(end - max(base.limit, first), 0)))
+    named = len(base.changed)
+    if run.is_part:
+        low, high = np.searchsorted(base.changed, [first, end])
+        named = int(high - low)
+    return min(run.length, BLCKSZ * (named + max(end - max(base.limit, first), 0)))
 
 
 class _Sharing:
@@ -146,6 +149,8 @@ class _Sharing:
 
     def cuts(self, base: BaseFile, pages: int) -> list[int]:
         """The first pages of the file's parts; the first is 0."""
+        if _is_short(base, pages):
+            return [0]
         if base.how is How.SUMMARY:
             named = _named(base, pages)
             cuts = named[:: HOT // BLCKSZ] // CUT_AT * CUT_AT
@@ -159,6 +164,13 @@ class _Sharing:
             return [0]
         self._left -= extents
         return [0, *cuts[cuts > 0].tolist()]
+
+
+def _is_short(base: BaseFile, pages: int) -> bool:
+    """Whether one task is enough, as far as that can be told without a closer look: it is of nearly every file."""
+    if base.changed is None:
+        return pages <= RUN_SIZE // BLCKSZ
+    return len(base.changed) + max(pages - base.limit, 0) <= HOT // BLCKSZ
 
 
 def _named(base: BaseFile, pages: int) -> npt.NDArray[np.int64]:

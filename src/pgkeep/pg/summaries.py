@@ -16,37 +16,31 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pgkeep.errors import Fault
+from pgkeep.pg.changes import Changes, RelationKey
 from pgkeep.pg.crc32c import crc32c_of_bulk
 from pgkeep.pg.relfile import Fork
 from pgkeep.values.lsn import Lsn
 
 DIRECTORY: Final = "summaries"
 """Below pg_wal."""
-NO_LIMIT: Final = 0xFFFFFFFF
-"""InvalidBlockNumber: the fork was neither truncated nor created."""
 _MAGIC: Final = 0x652B137B  # BLOCKREFTABLE_MAGIC
 _BLOCKS_PER_CHUNK: Final = 1 << 16
 _MAX_ENTRIES: Final = _BLOCKS_PER_CHUNK // 16  # a chunk of so many words is a bitmap
 _HEAD: Final = struct.Struct("<I")
 _ENTRY: Final = struct.Struct("<IIIiII")
+_ONE: Final = (_ENTRY.size + 2) // 2
+"""Words of an entry with the length of its only chunk."""
+_WINDOW: Final = 1 << 19
+"""Words that are looked at together."""
 _CRC: Final = struct.Struct("<I")
 _NAME: Final = re.compile(r"([0-9A-F]{8})([0-9A-F]{16})([0-9A-F]{16})\.summary")
-U32 = npt.NDArray[np.uint32]
-
-
-class RelationKey(NamedTuple):
-    """A relation's main fork; `database` is 0 for shared relations."""
-
-    tablespace: int
-    database: int
-    number: int
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,42 +59,6 @@ class Stretch(NamedTuple):
     timeline: int
     start: Lsn
     end: Lsn
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ForkChanges:
-    """What WAL did to one main fork: it changed `blocks` (uint32, ascending).
-
-    Blocks at or beyond `limit` may have been cut off or made anew.
-    """
-
-    limit: int
-    blocks: U32
-
-
-@dataclass(slots=True)
-class Changes:
-    """The union of any number of summaries."""
-
-    forks: dict[RelationKey, ForkChanges] = field(default_factory=dict)
-    databases: set[tuple[int, int]] = field(default_factory=set)
-    """(tablespace, database) of databases that were created or dropped: nothing in them may be taken for unchanged."""
-
-    def of(self, key: RelationKey) -> ForkChanges:
-        """Of any relation; one that no summary names is unchanged."""
-        if (key.tablespace, key.database) in self.databases:
-            return _EVERYTHING
-        return self.forks.get(key, _NOTHING)
-
-    def add(self, key: RelationKey, limit: int, blocks: U32) -> None:
-        known = self.forks.get(key)
-        if known is not None:
-            limit, blocks = min(limit, known.limit), np.union1d(known.blocks, blocks)
-        self.forks[key] = ForkChanges(limit, blocks)
-
-
-_NOTHING: Final = ForkChanges(NO_LIMIT, np.zeros(0, np.uint32))
-_EVERYTHING: Final = ForkChanges(0, np.zeros(0, np.uint32))
 
 
 def list_summaries(wal_directory: str) -> list[Summary]:
@@ -165,18 +123,63 @@ def decode_summary(data: bytes, path: str, changes: Changes) -> None:
         raise _damaged(path, "is no WAL summary")
     if crc32c_of_bulk(body) != _CRC.unpack_from(data, len(body))[0]:
         raise _damaged(path, "has a wrong checksum")
-    at = _HEAD.size
     try:
-        while True:
-            entry = _ENTRY.unpack_from(body, at)
-            at += _ENTRY.size
-            if not any(entry):
-                break
-            at = _entry(body, at, entry, changes)
-    except (struct.error, ValueError) as error:
+        at = _entries(body, changes)
+    except (struct.error, ValueError, IndexError) as error:
         raise _damaged(path, f"ends inside an entry ({error})") from None
     if at != len(body):
         raise _damaged(path, "goes on behind its last entry")
+
+
+def _entries(body: bytes, changes: Changes) -> int:
+    """Read all entries; the byte behind the last.
+
+    Nearly all have one chunk of a few numbers, and a day of a large database has millions of them: so the way from one
+    to the next is worked out for every place where one could begin, and only walked in a loop.
+    """
+    if len(body) % 2:
+        raise ValueError("an odd number of bytes")
+    words = np.frombuffer(body, "<u2")
+    at = _HEAD.size // 2
+    while True:
+        first, behind = at, _behind(words, at)
+        places = []
+        while at - first < len(behind) and (following := behind[at - first]):
+            places.append(at)
+            at = following
+        if places:
+            _add(words, np.array(places, np.int64), changes)
+        if at - first < _WINDOW:
+            entry = _ENTRY.unpack_from(body, 2 * at)
+            if not any(entry):
+                return 2 * at + _ENTRY.size
+            at = _entry(body, 2 * at + _ENTRY.size, entry, changes) // 2
+
+
+def _behind(words: npt.NDArray[np.uint16], first: int) -> list[int]:
+    """For each place from `first` on, a window of them: where the entry ends that would begin there; 0 if it had not
+    one chunk of numbers.
+    """
+    count = max(min(_WINDOW, len(words) - _ONE - first), 0)
+    low, high, chunks, more, used = (words[first + skip :][:count] for skip in (4, 5, 10, 11, 12))
+    ends = np.arange(first, first + count) + _ONE + used
+    fits = (chunks == 1) & (more == 0) & (low | high != 0) & (used != _MAX_ENTRIES) & (ends <= len(words))
+    found: list[int] = np.where(fits, ends, 0).tolist()
+    return found
+
+
+def _add(words: npt.NDArray[np.uint16], places: npt.NDArray[np.int64], changes: Changes) -> None:
+    """The entries of one chunk of numbers that begin at `places`."""
+    places = places[(words[places + 6] | words[places + 7]) == Fork.MAIN]
+    count = words[places + 12].astype(np.int64)
+    ends = np.cumsum(count)
+    total = int(ends[-1]) if len(ends) else 0
+    where = np.repeat(places + _ONE - (ends - count), count) + np.arange(total)
+    space, database, number, limit = (
+        words[places + skip].astype(np.uint32) | words[places + skip + 1].astype(np.uint32) << np.uint32(16)
+        for skip in (0, 2, 4, 8)
+    )
+    changes.add_all(space, database, number, limits=limit, counts=count, blocks=words[where].astype(np.uint32))
 
 
 def _entry(body: bytes, at: int, entry: tuple[int, ...], changes: Changes) -> int:
@@ -188,7 +191,7 @@ def _entry(body: bytes, at: int, entry: tuple[int, ...], changes: Changes) -> in
     for chunk, used in enumerate(usage.tolist()):
         words = np.frombuffer(body, "<u2", used, at)
         at += 2 * used
-        offsets = _bits(words) if used == _MAX_ENTRIES else np.sort(words).astype(np.int64)
+        offsets = _bits(words) if used == _MAX_ENTRIES else words.astype(np.int64)
         parts.append(offsets + chunk * _BLOCKS_PER_CHUNK)
     if number == 0:
         changes.databases.add((tablespace, database))
