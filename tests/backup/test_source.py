@@ -20,19 +20,23 @@ def _oid(cluster: Cluster, database: str) -> int:
     return int(cluster.value("SELECT oid FROM pg_database WHERE datname = %s", (database,)))
 
 
-def test_a_tablespace_that_is_dropped_while_it_is_listed_costs_no_backup(
+def test_tablespaces_that_are_dropped_while_they_are_listed_cost_no_backup(
     cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = cluster()
-    made.sql(f"CREATE TABLESPACE aside LOCATION '{made.directory('aside')}'")
+    left = ["one", "two", "three"]
+    for name in left:
+        made.sql(f"CREATE TABLESPACE {name} LOCATION '{made.directory(name)}'")
 
     def dropping(path: str) -> DataDirectory:
-        """The first scan, with a DROP TABLESPACE at the worst moment: the directory is known, and not yet read."""
-        monkeypatch.setattr(source, "scan", scan)
+        """Three scans, each with a DROP TABLESPACE at the worst moment: the directory is known, and not yet read."""
+        oid = made.value("SELECT oid FROM pg_tablespace WHERE spcname = %s", (left[0],))
         major, control = read_major(path), read_control(f"{path}/{CONTROL_FILE}")
         for entry in Walk(path, major, version_directory(major, control)):
-            if entry.path.startswith("pg_tblspc/") and entry.path.count("/") == 2:
-                made.sql("DROP TABLESPACE aside")
+            if entry.path.startswith(f"pg_tblspc/{oid}/"):
+                made.sql(f"DROP TABLESPACE {left.pop(0)}")
+                if not left:
+                    monkeypatch.setattr(source, "scan", scan)
         raise AssertionError("the scan did not notice")
 
     monkeypatch.setattr(source, "scan", dropping)

@@ -23,6 +23,8 @@ from pgkeep.pg.server import Server
 
 MAX_ATTACHMENT: Final = 1 << 20
 """Bytes of a configuration file that is attached; a larger one is no configuration."""
+_LOOKS: Final = 4
+"""Scans of the data directory, of which all but the last may meet a DROP."""
 STARTING_TIME: Final = 600
 """Seconds between postmaster.pid's start time and pg_postmaster_start_time() at most (crash recovery lies between)."""
 
@@ -128,11 +130,20 @@ class Inventory:
 
 
 def scan_complete(server: Server, path: str) -> tuple[DataDirectory, Inventory]:
-    """Scan until nothing is missing; a relation in the middle of its DROP may need a second look."""
+    """Scan until nothing is missing; what is in the middle of its DROP may need a second look.
+
+    A tablespace that is dropped while it is listed looks like one that went away: the next scan has none of it.
+    """
     before = Inventory.of(server)
     fault: Fault | None = None
-    for _ in range(3):
-        directory = _scan(path)
+    for _ in range(_LOOKS):
+        try:
+            directory = scan(path)
+        except Fault as met:
+            if met.code not in ("datadir-invalid", "io"):
+                raise
+            fault, before = met, Inventory.of(server)
+            continue
         after = Inventory.of(server)
         fault = check_complete(directory, before.homes_still_in(after), before.tablespaces_still_in(after))
         if fault is None:
@@ -140,16 +151,6 @@ def scan_complete(server: Server, path: str) -> tuple[DataDirectory, Inventory]:
         before = after
     assert fault is not None
     raise fault
-
-
-def _scan(path: str) -> DataDirectory:
-    """A tablespace that is dropped while it is listed looks like one that went away: the next scan has none of it."""
-    try:
-        return scan(path)
-    except Fault as fault:
-        if fault.code not in ("datadir-invalid", "io"):
-            raise
-        return scan(path)
 
 
 def check_mounted(directory: DataDirectory, tablespaces: Iterable[int]) -> None:
