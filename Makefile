@@ -20,7 +20,7 @@ test: lint
 	@$(IN_VENV) python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST) </dev/null
 
 campaign:
-	@$(IN_VENV) python -m pytest -m campaign --hypothesis-profile campaign --timeout 14400 \
+	@$(IN_VENV) python -m pytest -m "campaign or hypothesis" --hypothesis-profile campaign --timeout 14400 \
 		-n $(WORKERS) --dist worksteal $(PYTEST) </dev/null
 
 bench:

@@ -59,7 +59,7 @@ class Actor:
 
     def _run(self, inner: Store, job: Callable[[Store], None]) -> None:
         try:
-            job(_Gated(inner, self))
+            job(Between(inner, self.gate))
         except Fault as fault:
             self.fault = fault
         except Crash:
@@ -78,12 +78,12 @@ class Actor:
             raise Crash(f"{operation} {key}")
 
 
-class _Gated:
-    """A store whose every call waits for its actor's turn."""
+class Between:
+    """A store that calls `before(operation, key)` before each of its calls."""
 
-    def __init__(self, inner: Store, actor: Actor) -> None:
+    def __init__(self, inner: Store, before: Callable[[str, str], None]) -> None:
         self._inner = inner
-        self._actor = actor
+        self._before = before
 
     @property
     def url(self) -> str:
@@ -93,25 +93,25 @@ class _Gated:
         return self._inner.file_of(key)
 
     def put(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
-        self._actor.gate("put", key)
+        self._before("put", key)
         self._inner.put(key, parts)
 
     def get(self, key: str, start: int = 0, length: int | None = None) -> bytes:
-        self._actor.gate("get", key)
+        self._before("get", key)
         return self._inner.get(key, start, length)
 
     def stat(self, key: str) -> ObjectStat:
-        self._actor.gate("stat", key)
+        self._before("stat", key)
         return self._inner.stat(key)
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
-        self._actor.gate("list", prefix)
+        self._before("list", prefix)
         return iter([*self._inner.list(prefix)])
 
     def list_parts(self, prefix: str = "") -> KeyParts:
-        self._actor.gate("list_parts", prefix)
+        self._before("list_parts", prefix)
         return self._inner.list_parts(prefix)
 
     def delete(self, key: str) -> None:
-        self._actor.gate("delete", key)
+        self._before("delete", key)
         self._inner.delete(key)

@@ -1,12 +1,13 @@
 """Retire, sweep and repack while the store fails, or the process dies, at each of their calls, one run for each.
 
 After each: every backup that was not retired restores bit for bit, verify finds nothing, and the next sweeps leave
-exactly what is needed.
+exactly what is needed.  The same while a restore reads, of a backup that stays or of one that is retired: it finds all
+that it needs for as long as it keeps its lease.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from pgkeep.errors import Fault
 from pgkeep.events import silent
 from pgkeep.repo.backups import backup_ids, read_manifest
 from pgkeep.repo.deleting import condemned_packs, retire, retired_backups
-from pgkeep.repo.lease import LEASE_SECONDS, SKEW_SECONDS, seen_leases
+from pgkeep.repo.lease import LEASE_SECONDS, SKEW_SECONDS, Lease, seen_leases
 from pgkeep.repo.moved import moved_index
 from pgkeep.repo.repack import Budget
 from pgkeep.repo.repository import Cluster
@@ -25,6 +26,7 @@ from pgkeep.store.memory import MemoryStore
 from pgkeep.store.port import Store
 from pgkeep.values.ids import BackupId, ObjectId
 from tests.format.samples import entropy
+from tests.repo.interleaved import Actor, Between
 from tests.repo.story import Files, back_up, content, open_story, problems, read_files, stored_packs
 from tests.store.clocks import HandClock
 from tests.store.faulty import Crash, Effect, FaultyStore, Strike
@@ -54,14 +56,17 @@ class Stage:
     def through(self, store: Store) -> Cluster:
         return replace(self.cluster, repository=replace(self.cluster.repository, store=store))
 
-    def prune(self, store: Store, name: str) -> None:
+    def prune(self, store: Store, name: str, wait: Callable[[], None] | None = None) -> None:
         """Retire two backups, sweep with repacking, and sweep again when it may be deleted."""
         cluster, draw = self.through(store), entropy(name)
         for backup in (self.first, self.second):
             retire(cluster, backup, "", self.clock)
         sweep(cluster, self.clock, silent, budget=BUDGET, entropy=draw)
-        self.clock.seconds += WAIT
+        (wait or self.wait)()
         sweep(cluster, self.clock, silent, budget=BUDGET, entropy=draw)
+
+    def wait(self) -> None:
+        self.clock.seconds += WAIT
 
     def check(self) -> None:
         for backup in backup_ids(self.cluster):
@@ -121,6 +126,64 @@ def fail_at(number: int, effect: Effect, *, dies: bool) -> None:
     stage.finish()
 
 
+class Reading:
+    """A restore that reads all of a backup again and again, a store call of its own for each of the prune's."""
+
+    def __init__(self, stage: Stage, backup: BackupId) -> None:
+        self._stage = stage
+        self._backup = backup
+        self._expected = read_files(stage.cluster, backup)
+        self._over = False
+        self.lease = Lease.take(stage.cluster, stage.clock, purpose="restore", bases=[backup])
+        self.actor = Actor(f"restore of {backup}", stage.store, self._read)
+
+    def _read(self, store: Store) -> None:
+        while not self._over:
+            assert read_files(self._stage.through(store), self._backup) == self._expected
+
+    def beside(self, store: Store) -> Store:
+        """The store of the prune; each of its calls lets the restore make one."""
+        return Between(store, lambda *_: self.actor.step())
+
+    def wait(self) -> None:
+        """Until what was condemned may be deleted; a restore renews its lease all the time."""
+        for _ in range(8):
+            self._stage.clock.seconds += WAIT / 8
+            self.actor.step(5)
+            self.lease.renew_if_due()
+
+    def end(self) -> None:
+        """It has read everything once more, after the prune has ended or died."""
+        self._over = True
+        self.actor.run()
+        assert self.actor.fault is None
+        self.lease.release()
+
+
+def fail_beside(number: int, effect: Effect, *, dies: bool, leaves: bool) -> None:
+    """A prune that fails while a restore reads a backup that stays, or (`leaves`) one that the prune retires."""
+    stage = Stage()
+    reading = Reading(stage, stage.second if leaves else stage.third)
+    inner = reading.beside(stage.store)
+    store = FaultyStore.dying_at(number, inner, effect) if dies else FaultyStore(inner, Strike(effect, nth=number))
+    with suppress(Fault, Crash):
+        stage.prune(store, f"fails at {number}", reading.wait)
+    reading.end()
+    stage.check()
+    stage.finish()
+
+
+def calls_beside(*, leaves: bool) -> int:
+    stage = Stage()
+    reading = Reading(stage, stage.second if leaves else stage.third)
+    counting = FaultyStore(reading.beside(stage.store))
+    stage.prune(counting, "count", reading.wait)
+    reading.end()
+    assert stage.second in backup_ids(stage.cluster) or not leaves
+    stage.finish()
+    return len(counting.calls)
+
+
 def ways() -> Iterator[tuple[Effect, bool]]:
     for effect in EFFECTS:
         for dies in (False, True):
@@ -140,6 +203,24 @@ def test_at_every_call(effect: Effect, dies: bool) -> None:
     for number in range(1, calls() + 1):
         print(f"call {number}")
         fail_at(number, effect, dies=dies)
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
+def test_while_a_restore_reads_at_sampled_calls(leaves: bool) -> None:
+    last = calls_beside(leaves=leaves)
+    for turn, (effect, dies) in enumerate(ways()):
+        for number in range(1 + turn, last + 1, 41):
+            print(f"call {number}, {effect}, {dies}")
+            fail_beside(number, effect, dies=dies, leaves=leaves)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("leaves", [False, True], ids=["stays", "leaves"])
+@pytest.mark.parametrize(("effect", "dies"), list(ways()), ids=str)
+def test_while_a_restore_reads_at_every_call(effect: Effect, dies: bool, leaves: bool) -> None:
+    for number in range(1, calls_beside(leaves=leaves) + 1):
+        print(f"call {number}")
+        fail_beside(number, effect, dies=dies, leaves=leaves)
 
 
 @pytest.mark.campaign
