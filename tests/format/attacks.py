@@ -17,7 +17,7 @@ from functools import partial
 import zstandard
 
 from pgkeep.errors import Fault
-from pgkeep.format.codec import decompress
+from pgkeep.format.codec import decompress, decompress_into
 from pgkeep.format.extents import decode_extents
 from pgkeep.format.footer import decode_footer, decode_lsns
 from pgkeep.format.frame import decode_pieces, split_frame
@@ -184,6 +184,8 @@ def object_attacks() -> Iterator[tuple[str, Attack]]:
     two = packed(b"x" * 10) + packed(b"y" * 10)
     yield "two zstd frames", lambda: decompress(1, two, 10, OBJ)
     yield "zstd of nothing", lambda: decompress(1, b"", 10, OBJ)
+    for what, stored in (("of nothing", b""), ("that says a terabyte", start), ("cut off", packed(b"x" * 1000)[:-5])):
+        yield f"zstd in place {what}", partial(decompress_into, stored, memoryview(bytearray(1000)), OBJ)
 
 
 def footer_of(sections: list[Forged], frames_end: int, lsns_end: int) -> Attack:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgkeep.errors import Damaged, Fault
-from pgkeep.restore.filewriter import FILES_OPEN, STRETCH_SIZE, WRITE_SIZE, FileWriter
+from pgkeep.restore.filewriter import FILES_OPEN, HEADROOM, STRETCH_SIZE, WRITE_SIZE, FileWriter
 from pgkeep.restore.layout import TargetFile
 from pgkeep.restore.tree import Tree
 
@@ -60,6 +60,41 @@ def test_many_files_in_scattered_pieces(tmp_path: Path, request: pytest.FixtureR
     writer.close()
     for number, data in contents.items():
         assert (tmp_path / str(number)).read_bytes() == data
+
+
+@pytest.mark.parametrize("first", [0, 1, 8192, 70_000, WRITE_SIZE])
+def test_what_is_put_into_its_room_arrives_among_the_rest(tmp_path: Path, first: int) -> None:
+    """In turn with pieces that are copied; the headroom's bytes are those of what came before."""
+    size = 128 << 10
+    data = os.urandom(first + 40 * size + 5000)
+    writer = writer_at(tmp_path)
+    file = target("file", len(data))
+    writer.write(0, file, 0, memoryview(data)[:first])
+    rooms = 0
+    for at in range(first, len(data), size):
+        piece = data[at : at + size]
+        room = writer.room(0, file, at, len(piece)) if at // size % 5 else None
+        if room is None:
+            writer.write(0, file, at, memoryview(piece))
+            continue
+        lent = bytes(room[:HEADROOM])
+        room[HEADROOM - 60 : HEADROOM] = bytes(60)  # the table of a frame passes through
+        room[HEADROOM:] = piece
+        room[:HEADROOM] = lent
+        writer.took(len(piece))
+        rooms += 1
+    writer.drain()
+    assert rooms > 20
+    assert (tmp_path / "file").read_bytes() == data
+    assert writer.taken() == len(data)
+    writer.close()
+
+
+def test_there_is_no_room_beyond_a_files_end_or_for_more_than_a_write(tmp_path: Path) -> None:
+    writer = writer_at(tmp_path)
+    assert writer.room(0, target("file", 8192), 8192, 1) is None
+    assert writer.room(0, target("file", 3 * WRITE_SIZE), 0, WRITE_SIZE + 1) is None
+    writer.close()
 
 
 def test_a_failed_write_is_told_with_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 from pgkeep.clock import SystemClock
 from pgkeep.errors import Damaged
 from pgkeep.format.frame import FrameKind
-from pgkeep.repo.packreader import PackReader
+from pgkeep.format.keyed import stored_hash
+from pgkeep.repo.packreader import PackReader, verified_pages_into
 from pgkeep.repo.packwriter import PackWriter
 from pgkeep.restore.gather import Share, gather, scatter
 from tests.restore.backups_of import PAGE, new_cluster
@@ -63,6 +66,101 @@ def test_every_unit_of_every_run_comes_exactly_once(
         assert content == pages[run[0] * PAGE : (run[0] + run[1]) * PAGE]
 
 
+class Rooms:
+    """A Target with memory for some of what it is asked for; what comes before the pages must stay as it is."""
+
+    headroom = 4096
+
+    def __init__(self, got: list[bytearray], refused: set[int]) -> None:
+        self.got = got
+        self.refused = refused
+        self.asked = self.taken = 0
+        self._last: tuple[int, int, bytearray] | None = None
+
+    def room(self, run: int, skipped: int, length: int) -> memoryview | None:
+        self.asked += 1
+        if self.asked in self.refused:
+            return None
+        memory = bytearray(os.urandom(self.headroom) + bytes(length))
+        self._before = bytes(memory[: self.headroom])
+        self._last = run, skipped * PAGE, memory
+        return memoryview(memory)
+
+    def took(self, length: int) -> None:
+        assert self._last is not None
+        run, at, memory = self._last
+        assert bytes(memory[: self.headroom]) == self._before
+        assert len(memory) == self.headroom + length
+        self.got[run][at : at + length] = memory[self.headroom :]
+        self.taken += 1
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackReader, bytes]:
+    """A pack of 200 pages that compress, of two files: frames of one and of both."""
+    cluster = new_cluster(tmp_path_factory.mktemp("repository"))
+    writer = PackWriter(cluster.repository, cluster.uuid, SystemClock(), page_size=PAGE)
+    pages = b"".join(os.urandom(512) * (PAGE // 512) for _ in range(200))
+    for path, begin, end in ((b"base/5/1", 0, 90), (b"base/5/2", 90, 200)):
+        lsns = np.arange(end - begin, dtype=np.uint64)
+        writer.add_pages(path, 0, memoryview(pages)[begin * PAGE : end * PAGE], lsns)
+    (written,) = writer.finish()
+    return PackReader.open(cluster.repository, cluster.uuid, written.id, written.footer), pages
+
+
+@given(
+    cuts=st.lists(st.integers(1, 199), max_size=6, unique=True).map(sorted),
+    refused=st.sets(st.integers(1, 20)),
+    overlapping=st.booleans(),
+)
+@settings(max_examples=60)
+def test_whole_frames_go_where_there_is_room(
+    dense: tuple[PackReader, bytes], cuts: list[int], refused: set[int], overlapping: bool
+) -> None:
+    reader, pages = dense
+    runs = [(begin, end) for begin, end in zip([0, *cuts], [*cuts, 200], strict=True)]
+    if overlapping:
+        runs.append((20, 60))
+        runs.sort()
+    got = [bytearray((end - begin) * PAGE) for begin, end in runs]
+    rooms = Rooms(got, refused)
+    first, count = (np.array(column, np.int64) for column in zip(*((b, e - b) for b, e in runs), strict=True))
+    for found in gather(reader, FrameKind.PAGES, first, count, target=rooms):
+        at = found.skipped * PAGE
+        got[found.run][at : at + len(found.data)] = found.data
+    for (begin, end), content in zip(runs, got, strict=True):
+        assert content == pages[begin * PAGE : end * PAGE]
+    assert rooms.taken == rooms.asked - len([n for n in refused if n <= rooms.asked])
+    if not cuts and not refused and not overlapping:
+        assert rooms.taken == len(reader.frames)
+
+
+def test_a_damaged_frame_is_no_ones_room(dense: tuple[PackReader, bytes]) -> None:
+    reader, _ = dense
+    frame = next(iter(reader.fetch_frames(np.array([0]))))
+    index, row, stored, key = frame
+    headroom = 4096
+    room = memoryview(bytearray(os.urandom(headroom) + bytes(row.data_length)))
+    before = bytes(room[:headroom])
+    flipped = bytearray(stored)
+    flipped[len(flipped) // 2] ^= 1
+    with pytest.raises(Damaged, match="frame 0 is damaged"):
+        verified_pages_into(row, index, memoryview(flipped), room, headroom, key)
+    other = replace(row, stored_hash=stored_hash(bytes(flipped)))  # damaged before it was hashed
+    with suppress(Damaged):
+        verified_pages_into(other, index, memoryview(flipped), room, headroom, key)
+    assert bytes(room[:headroom]) == before
+    cut = replace(row, data_length=row.data_length - PAGE)  # the frame table says another pieces table
+    shorter = room[: headroom + cut.data_length]
+    assert not verified_pages_into(cut, index, stored, shorter, headroom, key)  # too long for the headroom
+    longer = replace(row, raw_length=row.raw_length + 8)
+    with pytest.raises(Damaged):
+        verified_pages_into(longer, index, stored, room, headroom, key)
+    assert not verified_pages_into(row, index, stored, room[:-PAGE], headroom, key)
+    assert verified_pages_into(row, index, stored, room, headroom, key)
+    assert bytes(room[:headroom]) == before
+
+
 def test_units_beyond_the_pack_are_damage(pack: tuple[PackReader, bytes]) -> None:
     reader, _ = pack
     with pytest.raises(Damaged, match="does not hold"):
@@ -74,12 +172,12 @@ def test_units_beyond_the_pack_are_damage(pack: tuple[PackReader, bytes]) -> Non
 def test_only_frames_that_are_needed_are_read(pack: tuple[PackReader, bytes], tmp_path: Path) -> None:
     reader, _ = pack
     asked: list[int] = []
-    original = reader.read_frames
+    original = reader.fetch_frames
 
     class Counting:
-        frames, page_size, key = reader.frames, reader.page_size, reader.key
+        frames, page_size, key, plain = reader.frames, reader.page_size, reader.key, reader.plain
 
-        def read_frames(self, frames):  # type: ignore[no-untyped-def]
+        def fetch_frames(self, frames):  # type: ignore[no-untyped-def]
             asked.extend(frames.tolist())
             return original(frames)
 

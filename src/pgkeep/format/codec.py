@@ -44,10 +44,7 @@ def decompress(codec: int, stored: bytes | memoryview, raw_length: int, obj: str
         return bytes(stored)
     if codec != ZSTD:
         raise Fault("format-unsupported", f"{obj}: unknown compression {codec}", object=obj)
-    decompressor: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
-    if decompressor is None:
-        # A window above the largest section would only serve a bomb.
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    decompressor = _decompressor()
     try:
         declared = zstandard.frame_content_size(stored)
         if declared != raw_length:
@@ -58,3 +55,25 @@ def decompress(codec: int, stored: bytes | memoryview, raw_length: int, obj: str
     if len(raw) != raw_length:
         raise Damaged(obj, f"decompressed to {len(raw)} bytes, expected {raw_length}")
     return raw
+
+
+def decompress_into(stored: bytes | memoryview, raw: memoryview, obj: str) -> None:
+    """Fill `raw` with what `stored`, compressed with ZSTD, holds: as `decompress`, without memory of its own."""
+    try:
+        declared = zstandard.frame_content_size(stored)
+        if declared != len(raw):
+            raise Damaged(obj, f"would decompress to {declared} bytes, expected {len(raw)}")
+        # With room for all of it zstd decompresses at once, and to where it belongs.
+        filled = _decompressor().stream_reader(stored).readinto(raw)
+    except zstandard.ZstdError as error:
+        raise Damaged(obj, f"cannot be decompressed ({error})") from None
+    if filled != len(raw):
+        raise Damaged(obj, f"decompressed to {filled} bytes, expected {len(raw)}")
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    known: zstandard.ZstdDecompressor | None = getattr(_local, "decompressor", None)
+    if known is None:
+        # A window above the largest section would only serve a bomb.
+        known = _local.decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+    return known

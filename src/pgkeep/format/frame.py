@@ -62,7 +62,7 @@ def encode_pieces(pieces: Sequence[Piece]) -> bytes:
     return _LENGTH.pack(len(table)) + table
 
 
-def split_frame(raw: bytes, obj: str) -> tuple[memoryview, memoryview]:
+def split_frame(raw: bytes | memoryview, obj: str) -> tuple[memoryview, memoryview]:
     """(pieces table, data) of a frame's plain bytes."""
     view = memoryview(raw)
     if len(raw) < 4:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pgkeep.errors import Damaged, Fault
 from pgkeep.format import names
-from pgkeep.format.codec import decompress
+from pgkeep.format.codec import ZSTD, decompress, decompress_into
 from pgkeep.format.extents import ExtentMap, decode_extents
 from pgkeep.format.footer import I64, U64, Footer, FrameTable, decode_footer, decode_lsns, footer_prefix
 from pgkeep.format.frame import FrameKind, split_frame
@@ -90,6 +90,29 @@ def verified_frame(row: FrameRow, index: int, stored: memoryview, keys: HashKeys
     return raw
 
 
+def verified_pages_into(
+    row: FrameRow, index: int, stored: memoryview, out: memoryview, headroom: int, obj: str
+) -> bool:
+    """As `verified_frame` and `split_frame`, of a frame of pages: they fill `out` behind its first `headroom` bytes.
+
+    Those bytes are lent: the pieces table, which comes before the pages, passes through them.  False when the frame
+    must be read in the other way.
+    """
+    table = row.raw_length - row.data_length
+    if row.kind != _PAGES or row.codec != ZSTD or table > headroom or row.data_length != len(out) - headroom:
+        return False
+    if stored_hash(stored) != row.stored_hash:
+        raise Damaged(obj, f"frame {index} is damaged (its hash is wrong)")
+    lent = bytes(out[headroom - table : headroom])
+    try:
+        decompress_into(stored, out[headroom - table :], f"{obj} frame {index}")
+        if len(split_frame(out[headroom - table :], obj)[1]) != row.data_length:
+            raise Damaged(obj, f"frame {index} has another pieces table than its row in the frame table says")
+    finally:
+        out[headroom - table : headroom] = lent
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
     """A frame as it lies in the store."""
@@ -165,9 +188,17 @@ class PackReader:
 
     def read_frames(self, frames: I64) -> Iterator[tuple[int, bytes]]:
         """As `read`, of any ascending frames, by few range reads; what lies between them is not looked at."""
+        for index, row, stored, key in self.fetch_frames(frames):
+            yield index, self.plain(index, row, stored, key)
+
+    def fetch_frames(self, frames: I64) -> Iterator[tuple[int, FrameRow, memoryview, str]]:
+        """(frame, row, stored bytes, object that holds it) of any ascending frames; nothing is verified yet."""
         for near in near_runs(frames, self.frames):
-            for index, row, stored, key in self._fetch_near(near):
-                yield index, verified_frame(row, index, stored, self._repository.keys, key)
+            yield from self._fetch_near(near)
+
+    def plain(self, index: int, row: FrameRow, stored: memoryview, key: str) -> bytes:
+        """The plain bytes of what `fetch_frames` found, verified; Damaged."""
+        return verified_frame(row, index, stored, self._repository.keys, key)
 
     def read_each(self, run: FrameRun) -> Iterator[tuple[int, bytes | Damaged]]:
         """As `read`, but a damaged frame is yielded as its Damaged, and the next ones follow."""

@@ -2,9 +2,10 @@
 
 Rules of this file:
 
-1. Neighbouring pieces are copied into one aligned buffer.  Whole blocks of a large file go past the page cache
-   (store.direct): finding memory for gigabytes that nobody reads soon costs more than all else a restore does, and
-   many times as much where memory is in small pieces (docs/decisions/0012-direct-writes.md).  The rest goes through it.
+1. Neighbouring pieces are put into one aligned buffer, whole frames by the decompressor itself (`room`).  Whole blocks
+   of a large file go past the page cache (store.direct): finding memory for gigabytes that nobody reads soon costs more
+   than all else a restore does, and many times as much where memory is in small pieces
+   (docs/decisions/0012-direct-writes.md).  The rest goes through it.
 2. One thread makes all calls on the files, in the order in which they were handed over; so a file is closed after its
    last write, and its O_DIRECT is switched between writes.  A small write is not worth the handing over when the
    thread has nothing to do: thousands of scattered pages are written at once.
@@ -40,6 +41,8 @@ STRETCH_SIZE: Final = 32 << 20
 """Bytes of a stretch at most."""
 _BUFFERS: Final = 3
 """One is filled, one is written, one waits."""
+HEADROOM: Final = direct.BLOCK
+"""Bytes before each buffer that `room` lends: what comes before a frame's pages passes through them."""
 
 
 class FileWriter:
@@ -50,8 +53,9 @@ class FileWriter:
         self._open: OrderedDict[int, int] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "file-writer")
         self._pending: deque[Future[None]] = deque()
-        self._buffers = cycle([memoryview(mmap.mmap(-1, WRITE_SIZE)) for _ in range(_BUFFERS)])
-        self._buffer = next(self._buffers)
+        self._buffers = cycle([memoryview(mmap.mmap(-1, HEADROOM + WRITE_SIZE)) for _ in range(_BUFFERS)])
+        self._lent = next(self._buffers)
+        self._buffer = self._lent[HEADROOM:]
         self._number = -1
         self._file: TargetFile | None = None
         self._start = 0
@@ -98,6 +102,24 @@ class FileWriter:
             self._size += taken
             at += taken
 
+    def room(self, number: int, file: TargetFile, offset: int, length: int) -> memoryview | None:
+        """HEADROOM bytes that must be given back as they are, and memory for `length` that belong at byte `offset`.
+
+        None where they do not fit behind what was collected.  `took` says that they are there.
+        """
+        if offset + length > file.size or length > WRITE_SIZE:
+            return None
+        if number != self._number or offset != self._start + self._size or self._size == WRITE_SIZE:
+            self.flush()
+            self._number, self._file, self._start = number, file, offset
+        if length > WRITE_SIZE - self._size:
+            return None
+        return self._lent[self._size : HEADROOM + self._size + length]
+
+    def took(self, length: int) -> None:
+        """The memory that `room` gave last holds what belongs there."""
+        self._size += length
+
     def flush(self) -> None:
         """Hand over what was collected."""
         if self._file is None or not self._size:
@@ -110,7 +132,8 @@ class FileWriter:
         else:
             self._submit(_write, descriptor, self._buffer[: self._size], self._start, path)
             self._settle(_BUFFERS - 1)
-            self._buffer = next(self._buffers)
+            self._lent = next(self._buffers)
+            self._buffer = self._lent[HEADROOM:]
         self._taken += self._size
         self._size, self._number = 0, -1
 

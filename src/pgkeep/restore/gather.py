@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from pgkeep.errors import Damaged
 from pgkeep.format.footer import I64
 from pgkeep.format.frame import FrameKind, split_frame
-from pgkeep.repo.packreader import PackReader
+from pgkeep.repo.packreader import PackReader, verified_pages_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,21 @@ class Found:
     data: memoryview
 
 
+class Target(Protocol):
+    """Where whole frames of pages are decompressed to, without a copy."""
+
+    headroom: int
+    """Bytes before the pages that `room` lends."""
+
+    def room(self, run: int, skipped: int, length: int) -> memoryview | None:
+        """`headroom` bytes that keep their content, and `length` for the units of run `run` from `skipped` on."""
+        ...
+
+    def took(self, length: int) -> None:
+        """What `room` gave last has been filled."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """The `part`-th (from 0) of `parts` about equal shares of the frames that are needed."""
@@ -34,11 +50,14 @@ class Share:
     parts: int = 1
 
 
-def gather(reader: PackReader, kind: FrameKind, first: I64, count: I64, share: Share = Share()) -> Iterator[Found]:
+def gather(
+    reader: PackReader, kind: FrameKind, first: I64, count: I64, share: Share = Share(), target: Target | None = None
+) -> Iterator[Found]:
     """The units `first[i]` .. `first[i] + count[i]` of every run i, in the order of the pack; int64 (n,) each.
 
     `first` ascends; runs may overlap.  Each frame is fetched and verified once, in large ranges; over all shares, every
-    frame belongs to exactly one.  Raises Damaged, also when the pack does not have the units.
+    frame belongs to exactly one.  What a `target` has room for goes there and is not handed out.  Raises Damaged, also
+    when the pack does not have the units.
     """
     ends = reader.frames.unit_ends(kind, reader.page_size)
     last = first + count
@@ -57,12 +76,18 @@ def gather(reader: PackReader, kind: FrameKind, first: I64, count: I64, share: S
     from_run = np.searchsorted(reach, lows, side="right").tolist()
     to_run = np.searchsorted(first, highs, side="left").tolist()
     spans = zip(lows.tolist(), highs.tolist(), from_run, to_run, strict=True)
-    for (_, raw), (low, high, begin, end) in zip(reader.read_frames(wanted), spans, strict=True):
-        data = _data(reader, raw, (high - low) * size)
+    firsts, lasts = first.tolist(), last.tolist()
+    for (index, row, stored, key), (low, high, begin, end) in zip(reader.fetch_frames(wanted), spans, strict=True):
+        if target is not None and end - begin == 1 and firsts[begin] <= low and high <= lasts[begin]:
+            room = target.room(begin, low - firsts[begin], (high - low) * size)
+            if room is not None and verified_pages_into(row, index, stored, room, target.headroom, key):
+                target.took(len(room) - target.headroom)
+                continue
+        data = _data(reader, reader.plain(index, row, stored, key), (high - low) * size)
         for number in range(begin, end):
-            start, stop = max(int(first[number]), low), min(int(last[number]), high)
+            start, stop = max(firsts[number], low), min(lasts[number], high)
             if start < stop:
-                yield Found(number, start - int(first[number]), data[(start - low) * size : (stop - low) * size])
+                yield Found(number, start - firsts[number], data[(start - low) * size : (stop - low) * size])
 
 
 def scatter(reader: PackReader, first: I64, count: I64, place: I64, out: memoryview) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -22,7 +22,7 @@ from pgkeep.format.manifest import Unit
 from pgkeep.format.tail import FooterPlace
 from pgkeep.repo.check import RepositoryAddress
 from pgkeep.repo.packreader import PackReader, missing_as_damage
-from pgkeep.restore.filewriter import FileWriter
+from pgkeep.restore.filewriter import HEADROOM, FileWriter
 from pgkeep.restore.gather import Found, Share, gather, scatter
 from pgkeep.restore.layout import ROW, Rows, TargetFile, map_rows, units_of
 from pgkeep.restore.tiles import by_pack, filled
@@ -206,8 +206,9 @@ class RestoreWorker:
             if len(chosen):
                 size = self._settings.page_size if unit is Unit.PAGES else 1
                 columns = chosen["ordinal"].astype(np.int64), chosen["count"].astype(np.int64)
-                pieces = gather(reader, kind, *columns, task.share)
-                self._write(pieces, chosen, size, task.files)
+                places = _Places(self._writer, chosen, size, task.files)
+                for piece in gather(reader, kind, *columns, task.share, places):
+                    places.write(piece)
         return Done(written=self._writer.taken())
 
     def _write_tile(self, task: WriteTile) -> Done:
@@ -220,12 +221,6 @@ class RestoreWorker:
         self._writer.write_stretch(int(tile["file"][0]), task.file, int(tile["start"][0]) * size, parts)
         return Done(written=self._writer.taken())
 
-    def _write(self, pieces: Iterable[Found], rows: Rows, size: int, files: dict[int, TargetFile]) -> None:
-        numbers, starts = rows["file"].tolist(), rows["start"].tolist()
-        for piece in pieces:
-            number = numbers[piece.run]
-            self._writer.write(number, files[number], (starts[piece.run] + piece.skipped) * size, piece.data)
-
     def _sync(self, paths: Sequence[tuple[int, bytes]]) -> None:
         with ThreadPoolExecutor(SYNC_THREADS) as threads:
             for at in range(0, len(paths), SYNC_THREADS * 4):
@@ -235,6 +230,30 @@ class RestoreWorker:
                 for outcome in threads.map(_sync_one, opened):
                     if outcome is not None:
                         raise outcome
+
+
+class _Places:
+    """Where the runs that are gathered belong: a gather.Target."""
+
+    headroom = HEADROOM
+
+    def __init__(self, writer: FileWriter, rows: Rows, size: int, files: dict[int, TargetFile]) -> None:
+        """`size` is a unit's, in bytes."""
+        self._writer = writer
+        self._numbers, self._starts = rows["file"].tolist(), rows["start"].tolist()
+        self._size = size
+        self._files = files
+        self.took = writer.took
+
+    def room(self, run: int, skipped: int, length: int) -> memoryview | None:
+        number = self._numbers[run]
+        return self._writer.room(number, self._files[number], (self._starts[run] + skipped) * self._size, length)
+
+    def write(self, piece: Found) -> None:
+        """What was not put into the room at once."""
+        number = self._numbers[piece.run]
+        offset = (self._starts[piece.run] + piece.skipped) * self._size
+        self._writer.write(number, self._files[number], offset, piece.data)
 
 
 def _sync_one(opened: tuple[int, str]) -> Fault | None:
