@@ -103,12 +103,12 @@ def _of_size(site: Site, options: argparse.Namespace, scale: int) -> Iterator[Co
     data = site.work / "pgdata"
     shutil.rmtree(data, ignore_errors=True)
     Server(site, data, data).initdb()
-    settings = ("archive_mode=on", "summarize_wal=on", "fsync=off", "max_wal_size=16GB", "archive_command=/bin/true")
+    settings = ("archive_mode=on", "summarize_wal=on", "fsync=off", "max_wal_size=16GB")
     with running(site, data, "fsync=off", "wal_level=minimal", "max_wal_senders=0", "max_wal_size=256MB") as server:
         pgbench = (site.program("pgbench"), "-i", "-q", "-F", "90", "-s", str(scale), server.conninfo)
         site.run(*pgbench)
         server.sql("vacuum (freeze, analyze)")
-    with running(site, data, *settings[:-1]) as server:
+    with running(site, data, *settings) as server:
         keep.prepare(server)
         archive_with(server, keep.archive_command)
         for number in range(options.rounds):
@@ -136,7 +136,7 @@ def _backup(keep: PgKeep, server: Server, scale: int, mode: str, rows: int) -> C
     await_archiver(server)
     settle(server.data)
     cost = server.site.race(keep.command("--json", "backup", "--mode", mode, "--checkpoint", "fast"))
-    info: dict[str, Any] = json.loads(cost.lines[-1].text)["result"]["backup"]
+    info: dict[str, Any] = json.loads(cost.lines[-1].text)["result"]["info"]
     if info["method"] != mode:
         raise RaceError(f"asked for {mode}, found {info['method']}: {info['method_reason']}")
     size = sum(length for _, length in copied_files(server.data))

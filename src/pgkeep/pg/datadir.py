@@ -170,7 +170,8 @@ class Walk:
         prefix = f"{directory}/" if directory else ""
         unlogged = None if relation_home(directory) is None else _unlogged(names)
         waiting: list[Entry] = []
-        for name in sorted(names, key=os.fsencode):
+        _sort(names)
+        for name in names:
             path = prefix + name
             while waiting and os.fsencode(f"{waiting[-1].path}/") < os.fsencode(path):
                 yield from self._content(waiting.pop())
@@ -268,6 +269,14 @@ class Walk:
             location = os.path.realpath(link)
             if os.path.islink(link) and location.startswith(f"{root}/"):
                 yield os.path.relpath(location, root)
+
+
+def _sort(names: list[str]) -> None:
+    """By their bytes; a million names need no million keys for it where text sorts as its bytes do."""
+    if all(map(str.isascii, names)):
+        names.sort()
+    else:
+        names.sort(key=os.fsencode)
 
 
 def _unlogged(names: list[str]) -> frozenset[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 PG_DEFAULT: Final = 1663  # catalog/pg_tablespace.dat
@@ -83,6 +84,7 @@ def is_temporary_relation(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
+@lru_cache(maxsize=64)
 def relation_home(directory: str) -> tuple[int, int] | None:
     """(tablespace OID, database OID) of a directory that holds relations; None for any other.
 
@@ -102,6 +104,7 @@ def relation_home(directory: str) -> tuple[int, int] | None:
             return None
 
 
+@lru_cache(maxsize=8)  # whoever plans a backup asks twice for each of a million files
 def relation_of(path: str) -> RelationFile | None:
     """Which relation's file `path` is; None if it is none."""
     directory, _, name = path.rpartition("/")
