@@ -46,8 +46,9 @@ def _be_away(make_kept: MakeKept, *, seconds: float) -> None:
     assert len(_names(server, ".ready")) > 5
     kept.wait(lambda: "WAL files wait to be archived" in server.log.read_text(), "the server's log has no alarm")
     away.rename(kept.repository)
+    server.switch_wal()
+    kept.wait(lambda: not _names(server, ".ready"), "the archive does not catch up", seconds=120 + seconds)
     kept.archive_all()
-    kept.wait(lambda: not _names(server, ".ready"), "the archive does not catch up", seconds=120)
     _check_noted(server, kept.repository)
     _check_unbroken(server, _archive(kept))
 

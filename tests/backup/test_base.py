@@ -1,23 +1,29 @@
-"""Which packs are avoided, and what the base holds under a path (pure)."""
+"""Which packs are avoided, what the base holds under a path, and whether the server runs on since (pure)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import cast
 
+import msgspec
 import numpy as np
 
-from pgkeep.backup.base import FEW_PACKS, BaseFiles, in_step, scattered_packs, stretches
+from pgkeep.backup.base import FEW_PACKS, BaseFiles, in_step, lsn_refusal, scattered_packs, stretches
 from pgkeep.backup.tasks import How
 from pgkeep.format.limits import PACK_TARGET
 from pgkeep.format.manifest import Entry, EntryType, PackRef, live_bitmap
 from pgkeep.format.tail import FooterPlace
 from pgkeep.pg.changes import NO_LIMIT, Changes, RelationKey
 from pgkeep.pg.relfile import Fork, RelationFile
+from pgkeep.pg.server import connect
 from pgkeep.pg.summaries import Stretch
 from pgkeep.repo.backups import Manifest
 from pgkeep.values.ids import ObjectId
 from pgkeep.values.lsn import Lsn
 from pgkeep.values.wal import History, Switch
+from tests.clusters import Cluster
+from tests.format.samples import INFO
 
 FRAMES = 800
 
@@ -82,3 +88,22 @@ def test_what_wal_did_to_each_segment_file_of_a_relation() -> None:
     assert (limit, blocks.tolist()) == (100, [0, 3, 99])
     changes.databases.add((1663, 5))
     assert of(3) == (0, [])
+
+
+def test_a_server_that_was_started_since_whatever_the_clock_says(shared_cluster: Cluster) -> None:
+    with connect(shared_cluster.conninfo) as server:
+        facts = replace(server.facts(), wal_log_hints=True)
+    began = facts.postmaster_started
+
+    def refusal(started: timedelta, life: timedelta | None) -> str | None:
+        known = "" if life is None else (began + life).isoformat()
+        info = msgspec.structs.replace(INFO, started=(began + started).isoformat(), server_started=known)
+        return lsn_refusal(info, facts, INFO.timeline)
+
+    hour, none = timedelta(hours=1), timedelta()
+    assert refusal(hour, none) is None
+    assert refusal(-hour, none) is None  # the clock was set back while the server ran
+    for life in (-hour, hour, timedelta(microseconds=1)):
+        assert "was started since" in str(refusal(hour, life))  # set back before a restart
+    assert refusal(hour, None) is None
+    assert "was started since" in str(refusal(-hour, None))

@@ -179,15 +179,14 @@ def _kill(waiting: Waiting, *, times: int) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    began = time.monotonic()
     assert _run(waiting).wait() == 0
     waiting.wait_idle()
-    usual = time.monotonic() - began
     partly = 0
     for _ in range(times):
         _forget(waiting)
         process = _run(waiting)
-        time.sleep(chance.uniform(0.2, 1.0) * usual)
+        _await_objects(waiting, process, chance.randrange(len(waiting.names)))
+        time.sleep(chance.uniform(0, 0.01))
         _kill_all(process, waiting)
         marked, held = _marked_by_the_program(waiting), waiting.held()
         assert set(marked) <= set(held)
@@ -197,6 +196,14 @@ def _kill(waiting: Waiting, *, times: int) -> None:
         assert _run(waiting, name).wait() == 0
     waiting.wait_idle()
     assert _marked_by_the_program(waiting) == waiting.held() == waiting.names
+
+
+def _await_objects(waiting: Waiting, process: subprocess.Popen[bytes], count: int) -> None:
+    """Until the repository holds so many WAL files: a moment in the midst of the work, on whatever machine."""
+    deadline = time.monotonic() + 60
+    while sum(name in waiting.names for _, _, files in os.walk(waiting.repository) for name in files) < count:
+        assert time.monotonic() < deadline, f"no {count} files are archived by {process.args!r}"
+        time.sleep(0.001)
 
 
 def _command(waiting: Waiting, name: str) -> list[str]:

@@ -78,9 +78,20 @@ def lsn_refusal(info: ManifestInfo, facts: ServerFacts, timeline: int) -> str | 
         return "without data checksums or wal_log_hints not every change of a page gives it a new LSN"
     if info.timeline != timeline:
         return f"the server was promoted since backup {info.backup}, and may have had wal_log_hints off before"
-    if facts.postmaster_started >= datetime.fromisoformat(info.started):
+    if not _is_same_life(info, facts):
         return f"the server was started since backup {info.backup}, and may have had wal_log_hints or checksums off"
     return None
+
+
+def _is_same_life(info: ManifestInfo, facts: ServerFacts) -> bool:
+    """Whether the server runs on since the backup.
+
+    A clock that was set back makes a start look older than the backup before it, but not equal to the start before
+    that.  Manifests of earlier writers tell no more than their own time.
+    """
+    if info.server_started:
+        return facts.postmaster_started == datetime.fromisoformat(info.server_started)
+    return facts.postmaster_started < datetime.fromisoformat(info.started)
 
 
 def stretches(history: History, first: Lsn, end: Lsn) -> list[Stretch]:

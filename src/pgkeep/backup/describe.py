@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pgkeep import __version__
 from pgkeep.backup.detection import Detection
@@ -108,6 +108,7 @@ def manifest_info(
         pages_changed=course.pages_stored,
         files=files,
         bad_pages=bad,
+        server_started=facts.postmaster_started.astimezone(UTC).isoformat(),
     )
 
 

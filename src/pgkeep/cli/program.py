@@ -1,4 +1,4 @@
-"""How this very program is started again: by archive_command, by restore_command, by the demo."""
+"""How this very program is started again: by archive_command and by restore_command."""
 
 from __future__ import annotations
 
@@ -9,20 +9,10 @@ from collections.abc import Mapping
 import pgkeep
 
 
-def own_command(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Absolute: PGKEEP_PROGRAM if set (a wrapper), the script `pgkeep` if this process is it, else python -m pgkeep."""
-    if wrapper := environment.get("PGKEEP_PROGRAM"):
-        return (wrapper,)
-    script = os.path.abspath(sys.argv[0])
-    if os.path.basename(script) == "pgkeep" and os.access(script, os.X_OK):
-        return (script,)
-    return (sys.executable, "-P", "-m", "pgkeep")
-
-
 def hook_command(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """As `own_command`, for what the server starts once a segment: without `site`, `runpy` and pip's script.
+    """What the server starts once a segment: PGKEEP_PROGRAM if set (a wrapper), else this package's own file.
 
-    Those three cost more than the whole call when the segment is archived already (docs/decisions/0008).
+    Without `site`, `runpy` and pip's script, which cost more than all the rest of a short call (docs/decisions/0008).
     """
     if wrapper := environment.get("PGKEEP_PROGRAM"):
         return (wrapper,)

@@ -11,7 +11,7 @@ import click
 
 from pgkeep.cli import completing
 from pgkeep.cli.ask import confirm
-from pgkeep.cli.program import own_command
+from pgkeep.cli.program import hook_command
 from pgkeep.cli.session import Session
 from pgkeep.cli.types import PROCESSES
 from pgkeep.cli.verb import Verb, epilog
@@ -118,7 +118,7 @@ def _choices(session: Session, settings: Settings, given: Mapping[str, Any], pro
     return RestoreChoices(
         directory=os.path.join(session.around.cwd, given["directory"]),
         target=_target(given),
-        program=own_command(session.around.environment),
+        program=hook_command(session.around.environment),
         options=options,
         local_zone=local_zone(session.around.environment),
         backup=given["backup"],

@@ -23,7 +23,7 @@ from pgkeep.values.ids import ObjectId
 NO_PACK: Final = -1
 
 
-class ManifestInfo(Record, frozen=True, kw_only=True):
+class ManifestInfo(Record, frozen=True, kw_only=True, omit_defaults=True):
     """INFO: what a list of backups shows.  Times are ISO 8601 in UTC, sizes bytes, LSNs integers."""
 
     backup: str
@@ -60,6 +60,8 @@ class ManifestInfo(Record, frozen=True, kw_only=True):
     """Pages that it stored itself."""
     files: Natural
     bad_pages: Natural
+    server_started: str = ""
+    """pg_postmaster_start_time(), which tells one life of the server from another; '' from earlier writers."""
 
 
 class SeenManifest(Record, frozen=True, kw_only=True, array_like=True):
