@@ -44,6 +44,25 @@ def test_every_task_is_done_once_and_state_stays_in_the_worker() -> None:
         assert sum(crew.finish()) == sum(range(50))
 
 
+class Echo:
+    """Hands back what it gets, and again as much."""
+
+    def run(self, task: bytes) -> bytes:
+        return task + task
+
+    def finish(self) -> None:
+        return None
+
+
+@pytest.mark.timeout(120)
+def test_tasks_and_results_that_no_pipe_holds() -> None:
+    """The parent hands out the next task while the worker hands back a result: neither waits for the other."""
+    task = bytes(3 << 20)
+    with Crew[bytes, bytes, None](2, Echo) as crew:
+        assert [len(result) for result in crew.run([task] * 20)] == [2 * len(task)] * 20
+        list(crew.finish())
+
+
 def test_a_task_for_each_worker() -> None:
     with Crew[int, int, int](3, Adder, 0) as crew:
         assert len(list(crew.run(range(10)))) == 10

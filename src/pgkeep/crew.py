@@ -4,7 +4,9 @@ A `concurrent.futures` executor fans out independent work; a backup or a restore
 for the whole job (a pack being filled, open files) and must be asked to finish it.  So:
 
 1. A worker is built in its own process from a picklable recipe, then called once a task.
-2. Tasks are handed out as workers become free, two at a time, so that none waits for the parent.
+2. Tasks are handed out as workers become free, two at a time, so that none waits for the parent.  A worker takes its
+   next task off the pipe while it still works, or hands back a result: a pipe holds some hundred kilobytes, and two
+   that both wait until the other has read would wait for ever.
 3. A Fault of a worker is raised in the parent; a worker that dies is `worker-died`.
 4. Workers ignore Ctrl-C (the parent stops them) and end when the pipe to the parent closes, however it died.  One that
    is stopped unwinds first, so that it takes its unfinished files along; one that ends before `finish` takes back what
@@ -25,6 +27,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, runtime_checkable
 
@@ -266,8 +269,9 @@ def _work(
         worker = recipe(*arguments)
         owning.append(worker)
         signal.signal(signal.SIGTERM, _unwind)
+        orders = _orders(connection)
         while True:
-            order, task = connection.recv()
+            order, task = _next(orders)
             result = worker.run(task) if order == _TASK else worker.finish()
             if order == _FINISH:
                 owning.clear()
@@ -278,6 +282,30 @@ def _work(
         _report(connection, fault)
     except Exception as error:
         _report(connection, Fault("worker-died", f"a worker failed: {error!r}", trace=traceback.format_exc()))
+
+
+def _orders(connection: Connection) -> SimpleQueue[tuple[str, Any] | Exception]:
+    """What comes through the pipe, read by a thread of its own; last the reason why nothing comes any more."""
+    orders: SimpleQueue[tuple[str, Any] | Exception] = SimpleQueue()
+
+    def read() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})  # they are for the main thread
+        try:
+            while True:
+                orders.put(connection.recv())
+        except Exception as error:
+            orders.put(error)
+
+    threading.Thread(target=read, name="orders", daemon=True).start()
+    return orders
+
+
+def _next(orders: SimpleQueue[tuple[str, Any] | Exception]) -> tuple[str, Any]:
+    """The next order; raises what ended them."""
+    order = orders.get()
+    if isinstance(order, Exception):
+        raise order
+    return order
 
 
 def _report(connection: Connection, fault: Fault) -> None:
