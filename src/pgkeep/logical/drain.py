@@ -52,12 +52,16 @@ Begin = Callable[[str], Sink]
 """Begins the member for the file of this name."""
 
 
-def drain(child: Child, closed: ClosedFiles, directory: str, scratch: ScratchPlan, begin: Begin) -> None:
+def drain(
+    child: Child, closed: ClosedFiles, directory: str, scratch: ScratchPlan, begin: Begin,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
     """Store every file of `directory` until `child` has ended; its Fault when it failed.
 
-    `closed` watches the directory since before the child was started.
+    `closed` watches the directory since before the child was started; `meanwhile` is done while it begins.
     """
     with Pressure(child, directory, scratch.room) as pressure, _Files(directory, begin) as files:
+        meanwhile()
         moved = 0
         while not child.has_ended():
             names = closed.wait(0 if moved else _LOOK_EVERY)

@@ -56,7 +56,6 @@ def dump_into_repository(
         with DumpWriter(cluster, clock, level=level) as writer:
             started = now()
             job = _Job(plan, link, guard, writer, announce)
-            job.save_globals()
             for database in plan.databases:
                 job.dump(database)
             announce(Phase("commit", "making the dump durable"))
@@ -73,27 +72,27 @@ class _Job:
         self._writer = writer
         self._announce = announce
 
-    def save_globals(self) -> None:
-        """Roles and tablespaces first: they are small, and what is wrong with the connection shows at once."""
-        self._announce(Phase("globals", "saving roles and tablespaces"))
-        with self._link.to(self._plan.databases[0].name) as reach:
-            self._pipe(GLOBALS, globals_command(self._plan, reach), reach, None)
-
     def dump(self, database: PlannedDatabase) -> None:
-        """One database, in the format of the plan."""
-        self._announce(Phase("dump", f"dumping database {database.name}"))
+        """One database, in the format of the plan; the first one with the globals."""
         listener = Listener(self._announce, database.tables)
         with self._link.to(database.name) as reach:
-            match self._plan.format:
-                case "directory":
-                    self._directory(database, reach, listener)
-                case "custom":
-                    command = dump_command(self._plan, reach, file=None, sync=False)
-                    self._pipe(database.prefix + ARCHIVE, command, reach, listener)
-                case "plain":
-                    command = dump_command(self._plan, reach, file=None, sync=False)
-                    self._pipe(database.prefix + DATABASE, None, reach, None)
-                    self._pipe(database.prefix + SCRIPT, command, reach, listener)
+            if self._plan.format == "directory":
+                self._directory(database, reach, listener)
+                return
+            self._begin(database, reach)
+            command = dump_command(self._plan, reach, file=None, sync=False)
+            if self._plan.format == "custom":
+                self._pipe(database.prefix + ARCHIVE, command, reach, listener)
+            else:
+                self._pipe(database.prefix + DATABASE, None, reach, None)
+                self._pipe(database.prefix + SCRIPT, command, reach, listener)
+
+    def _begin(self, database: PlannedDatabase, reach: Reach) -> None:
+        """Roles and tablespaces first: they are small, and what is wrong with the connection shows at once."""
+        if database is self._plan.databases[0]:
+            self._announce(Phase("globals", "saving roles and tablespaces"))
+            self._pipe(GLOBALS, globals_command(self._plan, reach), reach, None)
+        self._announce(Phase("dump", f"dumping database {database.name}"))
 
     def _directory(self, database: PlannedDatabase, reach: Reach, listener: Listener) -> None:
         scratch = self._plan.scratch
@@ -109,7 +108,7 @@ class _Job:
             command = dump_command(self._plan, reach, file=directory, sync=False)
             with Child(command, reach=reach, on_line=listener) as child:
                 self._guard.watch(child)
-                drain(child, closed, directory, scratch, begin)
+                drain(child, closed, directory, scratch, begin, lambda: self._begin(database, reach))
             self._guard.forget(child)
         if TOC not in stored:
             raise _nothing_came("pg_dump", database.name)

@@ -91,20 +91,19 @@ class _Writing:
         self._partial = partial
         self._root = os.path.join(partial, "dump")
         self._announce = announce
+        self._globals: bytes | None = None
 
     def write(self) -> None:
-        """Globals last: pg_dump wants its directory empty."""
+        """Globals are read beside the first database and written last: pg_dump wants its directory empty."""
         plan = self._plan
         if plan.request.database is None:
             os.mkdir(self._root, 0o700)
+        self._announce(Phase("globals", "saving roles and tablespaces"))
         for database in plan.databases:
-            self._announce(Phase("dump", f"dumping database {database.name}"))
             with self._link.to(database.name) as reach:
                 self._dump(database, reach)
-        self._announce(Phase("globals", "saving roles and tablespaces"))
-        with self._link.to(plan.databases[0].name) as reach:
-            content = run(globals_command(plan, reach), reach, self._guard)
-        _write_durably(os.path.join(self._root if _is_directory(plan) else self._partial, GLOBALS), content)
+        assert self._globals is not None, "a dump has a database"
+        _write_durably(os.path.join(self._root if _is_directory(plan) else self._partial, GLOBALS), self._globals)
 
     def _dump(self, database: PlannedDatabase, reach: Reach) -> None:
         plan = self._plan
@@ -121,6 +120,9 @@ class _Writing:
         listener = Listener(self._announce, database.tables)
         with Child(dump_command(plan, reach, file=file, sync=True), reach=reach, on_line=listener) as child:
             self._guard.watch(child)
+            if self._globals is None:
+                self._globals = run(globals_command(plan, reach), reach, self._guard)
+            self._announce(Phase("dump", f"dumping database {database.name}"))
             child.finish()
         self._guard.forget(child)
 
