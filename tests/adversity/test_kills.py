@@ -18,6 +18,7 @@ from pgkeep.pg.account import give
 from pgkeep.pg.instance import Instance, server_pids
 from pgkeep.restore.mark import is_unfinished
 from tests.adversity.conftest import Past, refused, rows, started
+from tests.aim import Aim
 from tests.keeping import Kept
 
 
@@ -52,7 +53,7 @@ def _kill_restores(kept: Kept, *, times: int, seed: int) -> None:
     target = kept.home / "restored"
     began = time.monotonic()
     kept.run("restore", str(target))
-    usual = time.monotonic() - began
+    aim = Aim(chance, time.monotonic() - began)
     unfinished = 0
     for turn in range(times):
         _remove(target)
@@ -60,17 +61,20 @@ def _kill_restores(kept: Kept, *, times: int, seed: int) -> None:
         # Half of them once writing has begun: a restore spends most of its time before that.
         if turn % 2:
             kept.wait(target.exists, "nothing is written")
-            time.sleep(chance.uniform(0, 0.3) * usual)
+            time.sleep(0.3 * aim.moment())
         else:
-            time.sleep(chance.uniform(0.1, 1.1) * usual)
+            time.sleep(aim.moment())
         if chance.random() < 0.5:
             process.kill()  # its workers are left to find out by themselves
         kept.kill(process)
         process.communicate()
+        aim.came(late=(target / "global/pg_control").exists())
         if target.exists() and not (target / "global/pg_control").exists():
             unfinished += 1
             _check_it_cannot_start(kept, target)
     assert unfinished, "no restore was killed while it wrote"
+    print(f"{unfinished} were killed while they wrote")
+    aim.check()
     _remove(target)
     with started(kept, target) as server:
         assert rows(server) == [1, 2, 3]
@@ -153,21 +157,20 @@ def _kill_pushes(past: Past, kept: Kept, *, times: int, seed: int) -> None:
     file, stored = _taken_out(pushing, kept)
     began = time.monotonic()
     pushing.run("wal", "push", str(file))
-    usual = time.monotonic() - began
-    whole = 0
+    aim = Aim(chance, time.monotonic() - began, begin=0.7)  # what comes before are imports
     for _ in range(times):
         stored.unlink()
         process = pushing.start("wal", "push", str(file))
-        time.sleep(chance.uniform(0.3, 1.05) * usual)
+        time.sleep(aim.moment())
         kept.kill(process)
         _, err = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), err
         assert stored.exists() or process.returncode != 0
+        aim.came(late=stored.exists())
         if stored.exists():
-            whole += 1
             assert _got(pushing, kept, stored.name) == file.read_bytes()
         pushing.run("wal", "push", str(file))
-    print(f"{whole} of {times} were there already")
+    aim.check()
     assert _got(pushing, kept, stored.name) == file.read_bytes()
     assert kept.result("verify")["sound"] is True
 

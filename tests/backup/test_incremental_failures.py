@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pgkeep.repo.backups import read_manifest
 from pgkeep.repo.check import RepositoryAddress
 from pgkeep.values.ids import BackupId
 from tests import requirements
+from tests.aim import Aim
 from tests.backup.ground import Ground, Taken
 from tests.keeping import Kept
 from tests.store.faulty import Crash, Effect, FaultyStore, Strike
@@ -102,16 +104,19 @@ def _kill(kept: Kept, *, times: int, seed: int) -> None:
     kept.cluster.sql(f"CREATE TABLE t AS {rows}")
     began = time.monotonic()
     kept.backup()
-    usual = time.monotonic() - began
+    aim = Aim(chance, time.monotonic() - began)
     for _ in range(times):
         kept.cluster.sql(f"UPDATE t SET n = n + 1 WHERE id % {chance.choice([3, 100, 5000])} = 0")
         before = kept.backups()
         process = kept.start("backup", "--mode", chance.choice(["auto", "lsn", "rescan"]))
-        time.sleep(chance.uniform(0.1, 1.1) * usual)
+        time.sleep(aim.moment())
         kept.kill(process)
-        process.communicate()
+        _, err = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), err
+        aim.came(late=process.returncode == 0)
         left = kept.backups()
         assert left[: len(before)] == before and len(left) <= len(before) + 1
+    aim.check()
     ground = Ground(kept, kept.cluster)
     kept.cluster.sql("CHECKPOINT")
     taken = ground.backup()

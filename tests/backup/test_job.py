@@ -28,6 +28,7 @@ from pgkeep.repo.backups import read_manifest
 from pgkeep.store.local import LocalStore
 from pgkeep.values.ids import BackupId
 from tests import requirements
+from tests.aim import Aim
 from tests.keeping import Kept
 from tests.servers import pg_versions
 
@@ -134,15 +135,18 @@ def _kill_backups(made: Kept, *, times: int, seed: int) -> None:
     _fill(made, 100_000)
     began = time.monotonic()
     made.backup()
-    usual = time.monotonic() - began
+    aim = Aim(chance, time.monotonic() - began)
     for _ in range(times):
         before = made.backups()
-        process = made.start("backup")
-        time.sleep(chance.uniform(0.1, 1.1) * usual)
+        process = made.start("backup", "--mode", chance.choice(["auto", "full"]))
+        time.sleep(aim.moment())
         made.kill(process)
-        process.communicate()
+        _, err = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), err
+        aim.came(late=process.returncode == 0)
         left = made.backups()
         assert left[: len(before)] == before and len(left) <= len(before) + 1
+    aim.check()
     made.backup()
     assert made.result("verify")["sound"] is True
 
