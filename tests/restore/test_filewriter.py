@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pgkeep.errors import Damaged, Fault
-from pgkeep.restore.filewriter import FILES_OPEN, HEADROOM, STRETCH_SIZE, WRITE_SIZE, FileWriter
+from pgkeep.restore.filewriter import FILES_OPEN, HEADROOM, STRETCH_SIZE, WRITE_SIZE, FileWriter, stretch_size
 from pgkeep.restore.layout import TargetFile
 from pgkeep.restore.tree import Tree
 
@@ -137,6 +137,15 @@ def test_stretches_of_several_files_between_other_pieces(tmp_path: Path) -> None
         assert (tmp_path / str(number)).read_bytes() == data
         assert (tmp_path / f"other{number}").read_bytes() == b"0123456789"
     writer.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8, 1000])
+def test_stretches_of_many_workers_are_smaller(workers: int) -> None:
+    size = stretch_size(workers)
+    assert size % (1 << 20) == 0
+    assert 4 << 20 <= size <= STRETCH_SIZE
+    assert 2 * workers * size <= 128 << 20 or size == 4 << 20
+    assert stretch_size(2) == STRETCH_SIZE
 
 
 def test_a_stretch_beyond_a_files_end_is_not_written(tmp_path: Path) -> None:

@@ -39,17 +39,27 @@ ALLOCATE_FROM: Final = 256 << 10
 FILES_OPEN: Final = 96
 STRETCH_SIZE: Final = 32 << 20
 """Bytes of a stretch at most."""
+_LEAST_STRETCH: Final = 4 << 20
+_STRETCHES: Final = 128 << 20
+"""Bytes of memory for stretches in all workers together, as long as there are not very many."""
 _BUFFERS: Final = 3
 """One is filled, one is written, one waits."""
 HEADROOM: Final = direct.BLOCK
 """Bytes before each buffer that `room` lends: what comes before a frame's pages passes through them."""
 
 
+def stretch_size(workers: int) -> int:
+    """Bytes of a stretch where so many workers have two each: whole MiB."""
+    share = _STRETCHES // (2 * workers) >> 20 << 20
+    return max(_LEAST_STRETCH, min(STRETCH_SIZE, share))
+
+
 class FileWriter:
     """See the module's docstring.  Not for several threads at once."""
 
-    def __init__(self, trees: Sequence[Tree]) -> None:
+    def __init__(self, trees: Sequence[Tree], stretch: int = STRETCH_SIZE) -> None:
         self._trees = trees
+        self._stretch = stretch
         self._open: OrderedDict[int, int] = OrderedDict()
         self._thread = ThreadPoolExecutor(1, "file-writer")
         self._pending: deque[Future[None]] = deque()
@@ -67,9 +77,12 @@ class FileWriter:
         """How many calls had been handed over before those of the last stretch."""
 
     def stretch(self) -> memoryview:
-        """STRETCH_SIZE bytes of memory for the next stretch; not that of the last one, which may not be written yet."""
+        """Memory for the next stretch, as much as the writer was made for.
+
+        It is not that of the last one, which may not be written yet.
+        """
         if len(self._stretches) < 2:
-            self._stretches.append(memoryview(mmap.mmap(-1, STRETCH_SIZE)))
+            self._stretches.append(memoryview(mmap.mmap(-1, self._stretch)))
         self._settle(self._submitted - self._since)
         self._stretches.reverse()
         return self._stretches[0]

@@ -26,6 +26,7 @@ from pgkeep.repo.backups import Manifest
 from pgkeep.repo.check import RepositoryAddress
 from pgkeep.repo.repository import Cluster
 from pgkeep.restore.contents import Contents
+from pgkeep.restore.filewriter import stretch_size
 from pgkeep.restore.gather import Share
 from pgkeep.restore.layout import FileTable, Layout, Rows, TargetFile, inline_row
 from pgkeep.restore.mark import UNFINISHED, Mark
@@ -113,13 +114,16 @@ def materialise(
     make = kind or Job
     for root in destination.roots():
         _make_root(root, destination)
-    settings = _worker_settings(cluster, manifest, destination)
+    settings = _worker_settings(cluster, manifest, destination, processes)
     trees = [Tree(root, destination.owner) for root in destination.roots()]
     layout = Layout(destination.directory)
     try:
         with Crew[Any, Done, None](processes, make.WORKER, settings) as crew:
             named = {overlay.path: overlay for overlay in overlays}
-            job = make(manifest, destination, named, trees=trees, layout=layout, crew=crew, announce=announce)
+            job = make(
+                manifest, destination, named, trees=trees, layout=layout, crew=crew, announce=announce,
+                stretch=settings.stretch,
+            )  # fmt: skip
             job.begin(Mark(cluster.repository.id, cluster.uuid, manifest.info.system_id))
             job.run()
         _seal(cluster, manifest, destination, trees[0])
@@ -151,7 +155,7 @@ def _make_root(path: str, destination: Destination) -> None:
         tree.close()
 
 
-def _worker_settings(cluster: Cluster, manifest: Manifest, destination: Destination) -> WorkerSettings:
+def _worker_settings(cluster: Cluster, manifest: Manifest, destination: Destination, processes: int) -> WorkerSettings:
     return WorkerSettings(
         address=RepositoryAddress.of(cluster.repository),
         cluster=cluster.uuid,
@@ -159,6 +163,7 @@ def _worker_settings(cluster: Cluster, manifest: Manifest, destination: Destinat
         page_size=manifest.inner.server.block_size,
         roots=destination.roots(),
         owner=destination.owner,
+        stretch=stretch_size(processes),
     )
 
 
@@ -177,6 +182,7 @@ class Job:
         layout: Layout,
         crew: Crew[Any, Done, None],
         announce: Announce,
+        stretch: int,
     ) -> None:
         self.found = Prepared()
         self.written = 0
@@ -187,6 +193,7 @@ class Job:
         self._trees = trees
         self._layout = layout
         self._tiles: list[Rows] = []
+        self._stretch = stretch
         self._is_copying = False
         self._crew = crew
         self._announce = announce
@@ -218,7 +225,7 @@ class Job:
 
     def _placed(self, rows: Rows) -> None:
         """Take the rows of one file whose extents are a map."""
-        tiles, rest = tiles_of(rows, self._manifest.inner.server.block_size)
+        tiles, rest = tiles_of(rows, self._manifest.inner.server.block_size, self._stretch)
         self._tiles += tiles
         self._layout.add(rest)
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from pgkeep.format.footer import I64
 from pgkeep.format.manifest import Unit
-from pgkeep.restore.filewriter import STRETCH_SIZE
 from pgkeep.restore.layout import Rows
 
 SCATTERED: Final = 128 << 10
@@ -25,8 +24,11 @@ LEAST: Final = 2 << 20
 """Bytes of stored pages that make a tile worth its reads."""
 
 
-def tiles_of(rows: Rows, page_size: int, size: int = STRETCH_SIZE) -> tuple[list[Rows], Rows]:
-    """(the tiles of one file, the rows of it that are in none); `rows` ascend by their place in the file."""
+def tiles_of(rows: Rows, page_size: int, size: int) -> tuple[list[Rows], Rows]:
+    """(the tiles of one file, of `size` bytes at most; the rows of it that are in none).
+
+    `rows` ascend by their place in the file.
+    """
     none: list[Rows] = []
     if not len(rows) or int(rows["unit"][0]) != Unit.PAGES:
         return none, rows

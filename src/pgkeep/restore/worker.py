@@ -48,6 +48,8 @@ class WorkerSettings:
     page_size: int
     roots: tuple[str, ...]
     owner: Owner | None
+    stretch: int
+    """Bytes of a tile at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class RestoreWorker:
         self._frames = 0
         """Of all readers together."""
         self._numbers = {pack: number for number, (pack, _) in enumerate(settings.packs)}
-        self._writer = FileWriter(self._trees)
+        self._writer = FileWriter(self._trees, settings.stretch)
 
     def run(self, task: Task) -> Done:
         match task:
