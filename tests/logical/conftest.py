@@ -29,9 +29,10 @@ from pgkeep.repo.repository import Repository, create_repository, register_clust
 from pgkeep.store.local import LocalStore
 from pgkeep.store.open import create_store
 from tests.clusters import Cluster
+from tests.logical.away import _aways, away, left_as_found
 from tests.logical.sides import _sides, load, sides
 
-__all__ = ["_sides", "load", "sides"]
+__all__ = ["_aways", "_sides", "away", "load", "sides"]
 """Fixtures from elsewhere."""
 
 INTO_REPOSITORY = DumpTarget()
@@ -145,6 +146,15 @@ def ground(shared_cluster: Cluster, tmp_path: Path) -> Iterator[Ground]:
         if name not in before:
             quoted = name.replace('"', '""')
             shared_cluster.sql(f'DROP DATABASE "{quoted}" WITH (FORCE)')
+
+
+@pytest.fixture
+def production(shared_cluster: Cluster, tmp_path: Path) -> Iterator[Ground]:
+    """The shared cluster with the database shop; databases, tablespaces and roles that a test makes are dropped."""
+    with left_as_found(shared_cluster):
+        fill(shared_cluster, "shop", 500)
+        tmp_path.chmod(0o755)
+        yield Ground(shared_cluster, tmp_path, shared_cluster.conninfo)
 
 
 Fill = Callable[..., str]

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
+import pwd
 from pathlib import Path
 
 import pytest
@@ -20,9 +17,7 @@ from pgkeep.events import Warned
 from pgkeep.logical.request import Chosen, DumpRequest, Format
 from pgkeep.pg.account import Account
 from pgkeep.pg.programs import Programs
-from pgkeep.pg.sqltext import quoted_name
 from tests.clusters import Cluster
-from tests.conftest import _maker, _server_directory
 from tests.logical.conftest import Ground, content, fill
 from tests.logical.sides import Load, databases, run_client
 from tests.logical.test_drain import small_memory
@@ -47,47 +42,6 @@ def owned(server: Cluster) -> None:
         "ALTER ROLE reader IN DATABASE shop SET work_mem = '5MB'",
     ):
         server.sql(statement, dbname="shop")
-
-
-@contextmanager
-def left_as_found(server: Cluster) -> Iterator[Cluster]:
-    """Whatever databases, tablespaces and roles a test makes are dropped."""
-    before = known(server)
-    yield server
-    for kind, names in zip(KINDS, known(server), strict=True):
-        for name in names - before[KINDS.index(kind)]:
-            server.sql(f"DROP {kind} {quoted_name(name)}" + (" WITH (FORCE)" if kind == "DATABASE" else ""))
-
-
-KINDS = ("DATABASE", "TABLESPACE", "ROLE")
-
-
-def known(server: Cluster) -> list[set[str]]:
-    queries = ("SELECT datname FROM pg_database", "SELECT spcname FROM pg_tablespace", "SELECT rolname FROM pg_roles")
-    return [{name for (name,) in server.sql(query)} for query in queries]
-
-
-@pytest.fixture
-def production(shared_cluster: Cluster, tmp_path: Path) -> Iterator[Ground]:
-    with left_as_found(shared_cluster):
-        fill(shared_cluster, "shop", 500)
-        tmp_path.chmod(0o755)
-        yield Ground(shared_cluster, tmp_path, shared_cluster.conninfo)
-
-
-@pytest.fixture(scope="module")
-def _aways(server_user: Account) -> Iterator[Callable[[int], Cluster]]:
-    home = _server_directory(server_user)
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
-        yield cache(lambda major: _maker(major, home, server_user, stack)(f"away{major}"))
-
-
-@pytest.fixture
-def away(_aways: Callable[[int], Cluster], pg_major: int) -> Iterator[Cluster]:
-    """Another server, which knows nobody."""
-    with left_as_found(_aways(pg_major)) as server:
-        yield server
 
 
 # --- --no-owner and --no-acl of the dump
@@ -285,3 +239,32 @@ def test_a_psql_that_cannot_be_kept_from_commands(
     said = message(ground.server, load, str(archive), "--into", "x")
     assert said.startswith("load-refused: psql 17.5")
     assert load(ground.server, str(archive), "--into", "y", "--json").status == 0
+
+
+# --- no room on the server
+
+
+@pytest.mark.pg("18")
+def test_a_full_disk_under_the_server(
+    production: Ground, away: Cluster, load: Load, tmp_path: Path, server_user: Account
+) -> None:
+    """One transaction leaves nothing; several connections leave what the message lists."""
+    fill(production.server, "large", 60_000)
+    archive = str(tmp_path / "d")
+    production.dump(DumpRequest(name="large", database="large"), DumpTarget(to=archive))
+    with small_memory(away.home / "tiny", "10m") as tiny:
+        credentials = pwd.getpwnam(server_user.name)
+        os.chown(tiny, credentials.pw_uid, credentials.pw_gid)
+        away.sql(f"CREATE TABLESPACE tiny LOCATION '{tiny}'")
+        try:
+            away.sql("CREATE DATABASE there TEMPLATE template0 TABLESPACE tiny")
+            said = message(away, load, archive, "--into", "there")
+            assert said.startswith("target-space: ") and "No space left on device" in said
+            assert "nothing was left in the server | make room" in said
+            assert away.value("SELECT count(*) FROM pg_class WHERE oid >= 16384", dbname="there") == 0
+            said = message(away, load, archive, "--into", "there", "--jobs", "2", status=3)
+            assert said.startswith("load-in-part: ") and "No space left on device" in said
+            assert "there now holds " in said and "drop it and create it again" in said
+        finally:
+            away.sql("DROP DATABASE IF EXISTS there")
+            away.sql("DROP TABLESPACE tiny")

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from pgkeep.app.place import APPLICATION, Place, available_processors
 from pgkeep.clock import Clock
@@ -20,7 +21,7 @@ from pgkeep.logical.loadjob import LoadResult
 from pgkeep.logical.loadplan import LoadPlan, is_there, plan_load
 from pgkeep.logical.loadrequest import LoadRequest, Notice
 from pgkeep.logical.lockwatch import LockWatch
-from pgkeep.logical.newdatabase import wishes_of
+from pgkeep.logical.newdatabase import encoding_of, wishes_of
 from pgkeep.logical.ownermap import mapped_toc, roles_of
 from pgkeep.logical.rolesplan import GlobalsPlan, plan_globals
 from pgkeep.logical.selection import select
@@ -32,6 +33,8 @@ from pgkeep.pg.target import NewDatabase, Present, TargetServer, open_target, re
 from pgkeep.pg.tools import LOAD_TOOLS, choose_load_tools, find_tools
 from pgkeep.repo.keeping import kept
 
+NO_ENCODING: Final = "SQL_ASCII"
+"""PostgreSQL's COPY does not check text that is said to be in it, whatever the database is in (copyfromparse.c)."""
 Locate = Callable[[], Place]
 """Opens the repository of the configuration; called only for a dump that is in it."""
 
@@ -90,6 +93,10 @@ def _prepare(choices: LoadChoices, content: Content, announce: Announce) -> Prep
         server, link = read_server(session), link_of(session, f"{APPLICATION}-load-{secrets.token_hex(4)}")
     request = choices.request
     present = _present(choices.conninfo, server, request.database)
+    wishes = _wishes(choices, content, source)
+    known = present.encoding if present is not None else wishes.encoding
+    if encoding_of(source) == NO_ENCODING and known not in {"", NO_ENCODING}:
+        request = replace(request, text_encoding=known)
     tools = choose_load_tools(
         find_tools(LOAD_TOOLS, choices.bindir), _archive_major(source), server.major, named=choices.bindir
     )
@@ -98,7 +105,7 @@ def _prepare(choices: LoadChoices, content: Content, announce: Announce) -> Prep
         selection = select(source.toc, request.chosen, lambda entry: is_there(present or Present(), entry))
     made = _globals(choices, content, server)
     plan = plan_load(
-        source, request, server, present, tools, selection, _wishes(choices, content, source),
+        source, request, server, present, tools, selection, wishes,
         made, available_processors(), notices, _places(choices.conninfo, made),
     )  # fmt: skip
     for notice in plan.warnings:

@@ -11,33 +11,43 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Final
 
 from pgkeep.errors import Fault
 from pgkeep.logical.content import Chunks, Reader, unpacked
-from pgkeep.logical.ownermap import mapped_entry
+from pgkeep.logical.loadrequest import LoadRequest
 from pgkeep.logical.source import Kind, Source
 from pgkeep.logical.tolerance import IN_HEAD
+from pgkeep.logical.wholeness import checked_tar
 from pgkeep.pg.child import Child
 from pgkeep.pg.toccopy import changed_tar_head, changed_toc
 
 _HEAD_BYTES: Final = 1 << 16
 _TRAILER: Final = b"-- PostgreSQL database dump complete"
 _TAIL_BYTES: Final = 4096
+_SQL_ASCII: Final = re.compile(rb"^SET client_encoding = 'SQL_ASCII';$", re.MULTILINE)
+TELL_TRANSACTION: Final = b"SELECT pg_catalog.pg_current_xact_id() AS x \\gset\n\\warn pgkeep-transaction :x\n"
+"""psql's own commands, before it is kept from them: which transaction it is in, on stderr."""
+LINES_BEFORE: Final = 3
+"""Those of ours before the script's first."""
+TRANSACTION: Final = re.compile(r"^pgkeep-transaction (\d+)$", re.MULTILINE)
 _RESTRICT: Final = re.compile(rb"^\\restrict ([A-Za-z0-9]+)\r?\n", re.MULTILINE)
 
 
-def archive(source: Source, owners: Mapping[str, str]) -> Chunks:
-    """A custom or tar archive as pg_restore reads it from a pipe, its objects owned by others."""
-    with closing(unpacked(source.content, source.part, source.compression)) as chunks:  # type: ignore[type-var]
-        if not owners:
+def archive(source: Source, request: LoadRequest) -> Chunks:
+    """A custom or tar archive as pg_restore reads it from a pipe, its table of contents as the request changes it."""
+    with closing(unpacked(source.content, source.part, source.compression)) as raw:  # type: ignore[type-var]
+        chunks = raw
+        if source.kind is Kind.TAR:
+            chunks = checked_tar(raw, source.content.shown)
+        if not request.changes_archive:
             yield from chunks
             return
         reader = Reader(chunks)
         head = changed_tar_head if source.kind is Kind.TAR else changed_toc
-        yield head(reader.read, source.content.shown, lambda entry: mapped_entry(entry, owners))
+        yield head(reader.read, source.content.shown, request.changed)
         yield from reader.rest()
 
 
@@ -91,11 +101,14 @@ def output(writer: Child) -> Chunks:
     writer.finish()
 
 
-def guarded(chunks: Chunks, major: int, key: str, *, must_end: bool) -> Chunks:
-    """The script without its own \\restrict, within ours, and without settings in its head that the server lacks."""
+def guarded(chunks: Chunks, major: int, key: str, *, must_end: bool, encoding: str = "") -> Chunks:
+    """The script without its own \\restrict, within ours, and without settings in its head that the server lacks;
+    text in SQL_ASCII is said to be in `encoding`."""
     head, rest = _head(chunks)
     head, own = _without_restrict(_without_settings(head, major))
-    yield f"\\restrict {key}\n".encode()
+    if encoding:
+        head = _SQL_ASCII.sub(f"SET client_encoding = '{encoding}';".encode(), head, count=1)
+    yield TELL_TRANSACTION + f"\\restrict {key}\n".encode()
     tail = b""
     closing_line = b"\\unrestrict " + own if own else b""
     for chunk in _two(head, rest):
@@ -144,4 +157,4 @@ def _without_restrict(head: bytes) -> tuple[bytes, bytes]:
     match = _RESTRICT.search(head[:_TAIL_BYTES])
     if match is None or any(line and not line.startswith(b"--") for line in head[: match.start()].split(b"\n")):
         return head, b""
-    return head[: match.start()] + head[match.end() :], match[1]
+    return head[: match.start()] + b"\n" + head[match.end() :], match[1]

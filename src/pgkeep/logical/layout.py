@@ -1,8 +1,8 @@
 """The files of a directory where pg_restore can open them: out of the repository, or with other owners.
 
 1. What the repository holds is written to the scratch directory, in memory as a rule, and removed at the end.
-2. Of a directory of this machine only the table of contents is written anew, where owners are mapped; beside it stand
-   links to the files that are there.
+2. Of a directory of this machine only the table of contents is written anew, where the request changes it; beside it
+   stand links to the files that are there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pgkeep.events import Announce, Noted, Phase, Progress
 from pgkeep.logical.content import Chunks, Reader
 from pgkeep.logical.guard import Guard
 from pgkeep.logical.loadplan import LoadPlan
-from pgkeep.logical.ownermap import mapped_entry
 from pgkeep.logical.room import room_in
 from pgkeep.logical.scratch import remove_leftovers, scratch_directory
 from pgkeep.logical.source import TOC
@@ -57,9 +56,9 @@ def lay_out(plan: LoadPlan, scratch: str, guard: Guard, stack: ExitStack, announ
 
 
 def _part(plan: LoadPlan, name: str) -> Chunks:
-    content, owners = plan.source.content, plan.request.owners
+    content, request = plan.source.content, plan.request
     with closing(content.read(name)) as chunks:  # type: ignore[type-var]  # all of them are generators
-        if name == TOC and owners:
-            yield changed_toc(Reader(chunks).read, content.shown, lambda entry: mapped_entry(entry, owners))
+        if name == TOC and request.changes_archive:
+            yield changed_toc(Reader(chunks).read, content.shown, request.changed)
         else:
             yield from chunks

@@ -12,6 +12,7 @@ from pgkeep.logical.rolesplan import GlobalsPlan
 from pgkeep.logical.selection import Selection
 from pgkeep.logical.source import Kind, Source
 from pgkeep.pg.dumptoc import TocEntry, major_of
+from pgkeep.pg.sqltext import printable
 from pgkeep.pg.target import NewDatabase, Present, TargetServer, shown_object
 
 _SHOWN: Final = 5
@@ -29,7 +30,7 @@ def exists(clashes: list[TocEntry], request: LoadRequest) -> Notice:
 
 def some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(map(printable, names[:_SHOWN])) + more
 
 
 def missing(
@@ -98,6 +99,17 @@ def script_refusals(source: Source, request: LoadRequest, present: Present) -> l
     return found
 
 
+def _of_encodings(dump: str, database: str) -> Notice:
+    if dump == "SQL_ASCII":
+        text = f"the dump says no encoding (SQL_ASCII): its text is taken for {database}, and what is not ends the load"
+        return Notice("encoding", text, "load it into a database of the encoding that its text is in: --encoding")
+    if database == "SQL_ASCII":
+        text = f"the database is in SQL_ASCII: it takes the text in {dump} as it is, and checks nothing from then on"
+        return Notice("encoding", text)
+    text = f"the dump is in {dump}, the database in {database}: characters that it lacks end the load"
+    return Notice("encoding", text)
+
+
 def _unshared(source: Source) -> str:
     outside = f", compressed with {source.compression}" if source.compression else ""
     return "a script" + outside if source.kind is Kind.SCRIPT else f"a {source.kind.value} archive{outside}"
@@ -126,15 +138,15 @@ def warnings(
         found.append(Notice("public-schema", text, "REVOKE CREATE ON SCHEMA public FROM PUBLIC after the load"))
     encoding = encoding_of(source)
     if encoding and present.encoding and encoding != present.encoding:
-        text = f"the dump is in {encoding}, the database in {present.encoding}: characters that it lacks end the load"
-        found.append(Notice("encoding", text))
+        found.append(_of_encodings(encoding, present.encoding))
     if selection is not None and selection.left_out:
         found.append(Notice("left-out", f"left out: {some(list(selection.left_out))}"))
-    if request.jobs is not None and request.jobs > 1 and one_transaction and not request.owners:
+    if request.jobs is not None and request.jobs > 1 and one_transaction and not request.changes_archive:
         found.append(Notice("jobs", f"one connection: {_unshared(source)} cannot be read by several"))
-    if request.owners and source.kind is Kind.CUSTOM and source.direct_path is not None:
-        text = "one connection: a custom archive gets its other owners while it is read"
-        found.append(Notice("jobs", text, "a dump in directory format is loaded by several, with other owners too"))
+    if request.changes_archive and source.kind is Kind.CUSTOM and source.direct_path is not None:
+        what = "its other owners" if request.owners else "the name of its encoding"
+        text = f"one connection: a custom archive gets {what} while it is read"
+        found.append(Notice("jobs", text, "a dump in directory format is loaded by several, even so"))
     if about.left_out:
         text = f"settings for the roles {some(about.left_out)} in this database are left out: the server has not them"
         found.append(Notice("role-settings", text))

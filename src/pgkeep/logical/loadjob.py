@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from pgkeep.clock import Clock
 from pgkeep.errors import Fault
 from pgkeep.events import Announce, Phase, Progress
 from pgkeep.logical.content import Chunks, unpacked
-from pgkeep.logical.feeding import archive, fed_beside, guarded, output, pour
+from pgkeep.logical.feeding import LINES_BEFORE, TRANSACTION, archive, fed_beside, guarded, output, pour
 from pgkeep.logical.guard import Guard
 from pgkeep.logical.layout import lay_out
 from pgkeep.logical.loadplan import LoadPlan, Way, is_there
@@ -41,6 +42,7 @@ from pgkeep.pg.target import (
     shown_object,
 )
 
+_LINE: Final = re.compile(r"psql:<stdin>:(\d+)")
 UNFINISHED: Final = "pgkeep-load-"
 
 
@@ -199,12 +201,26 @@ class _Job:
                 raise _interrupted("nothing was changed in the database") from error
             raise _interrupted(self._what_is_there(), self._way_back()) from error
         except Fault as fault:
+            if plan.one_transaction and self._has_changed(fault):
+                left = f"the script ended its own transaction, and {plan.database} holds what it had done by then"
+                hint = "look at what it holds; leave COMMIT and ROLLBACK out of the script"
+                raise Fault("load-in-part", f"{fault.message}; {left}", hint=hint, cause=fault.code) from fault
             if plan.one_transaction:
                 raise _failed(fault, "") from fault
             left = self._what_is_there()
             raise Fault(
                 "load-in-part", f"{fault.message}; {left}", hint=self._way_back(), cause=fault.code, **fault.context
             ) from fault
+
+    def _has_changed(self, fault: Fault) -> bool:
+        """Whether a script has got out of its transaction: a foreign one may hold a COMMIT, or a ROLLBACK and more."""
+        if self._plan.way is not Way.PSQL:
+            return False
+        told = TRANSACTION.search(str(fault.context.get("stderr", "")))
+        with suppress(Fault), open_target(self._conninfo, self._plan.database) as session:
+            fate = session.value("SELECT pg_xact_status(%s::text::xid8)", (told[1],)) if told is not None else None
+            return fate == "committed" or read_present(session) != self._plan.present
+        return False
 
     def _what_is_there(self) -> str:
         """Which of the dump's objects the database has now and had not before."""
@@ -310,7 +326,7 @@ class _Job:
             return
 
         def feed(child: Child) -> None:
-            with closing(archive(source, self._plan.request.owners)) as chunks:  # type: ignore[type-var]
+            with closing(archive(source, self._plan.request)) as chunks:  # type: ignore[type-var]
                 pour(chunks, child)
 
         yield subprocess.PIPE, feed
@@ -323,10 +339,16 @@ class _Job:
         ]  # fmt: skip
         script = plan.source.script
         is_whole = plan.way is Way.PSQL and script is not None and script.by_pg_dump
-        with Child(command, reach=reach, stdin=subprocess.PIPE) as child, closing(chunks):  # type: ignore[type-var]
+        with (
+            _lines_of_the_script(plan.way),
+            Child(command, reach=reach, stdin=subprocess.PIPE) as child,
+            closing(chunks),  # type: ignore[type-var]
+        ):
             guard.watch(child)
             total = plan.source.size if plan.way is Way.PSQL and not plan.source.compression else 0
-            kept_in = guarded(chunks, plan.server.major, secrets.token_hex(16), must_end=is_whole)
+            kept_in = guarded(
+                chunks, plan.server.major, secrets.token_hex(16), must_end=is_whole, encoding=plan.request.text_encoding
+            )
             pour(self._counted(kept_in, total), child)
             child.finish()
             guard.forget(child)
@@ -341,6 +363,17 @@ class _Job:
 
 def _filled(now: Present, entry: TocEntry) -> bool:
     return (entry.namespace, entry.tag) in now.filled
+
+
+@contextmanager
+def _lines_of_the_script(way: Way) -> Iterator[None]:
+    """Psql counts the lines that we put before the script."""
+    try:
+        yield
+    except Fault as fault:
+        if way is Way.PSQL:
+            fault.message = _LINE.sub(lambda match: f"line {int(match[1]) - LINES_BEFORE}", fault.message)
+        raise
 
 
 def _interrupted(left: str, hint: str = "") -> Fault:

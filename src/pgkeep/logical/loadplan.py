@@ -90,6 +90,8 @@ class LoadPlan:
             if self.request.keep:
                 return "what was loaded so far stays, in a database of another name (--keep)"
             return "nothing: the database appears when it is whole"
+        if self.one_transaction and self.source.script is not None and not self.source.script.by_pg_dump:
+            return "nothing: it is one transaction, unless the script ends it by itself (COMMIT)"
         if self.one_transaction:
             return "nothing: it is one transaction"
         return "what was loaded so far: several connections have no common transaction; it is listed then"
@@ -248,7 +250,7 @@ def _laid_out(source: Source, request: LoadRequest) -> int:
         return 0
     if source.content.path is None:
         return source.size
-    return source.content.parts[TOC] if request.owners else 0
+    return source.content.parts[TOC] if request.changes_archive else 0
 
 
 def _jobs(source: Source, request: LoadRequest, is_new: bool, processors: int) -> tuple[int, bool]:

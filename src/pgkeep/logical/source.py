@@ -18,6 +18,7 @@ from typing import IO, Final, cast
 
 from pgkeep.errors import Fault
 from pgkeep.logical.content import Content, Reader, compression_of, unpacked
+from pgkeep.logical.wholeness import check_directory, check_tar
 from pgkeep.pg.dumptoc import MAGIC, Toc, major_of, read_toc
 
 TOC: Final = "toc.dat"
@@ -133,6 +134,8 @@ def _directory(content: Content) -> Source:
             if entry.filename and entry.filename + suffix in content.parts:
                 sizes[entry.dump_id] = content.parts[entry.filename + suffix]
     _check_complete(content, toc)
+    if content.path is not None:  # what the repository holds is proven by its hashes
+        check_directory(content.path, content.parts, toc)
     return Source(content, Kind.DIRECTORY, "", toc, None, sizes=sizes)
 
 
@@ -154,7 +157,10 @@ def _file(content: Content, part: str, compression: str, reader: Reader) -> Sour
     if head.startswith(MAGIC):
         return Source(content, Kind.CUSTOM, compression, read_toc(reader.read, content.shown), None, part)
     if head[_TAR_AT : _TAR_AT + 5] == b"ustar" or head.startswith(TOC.encode() + b"\0"):
-        return Source(content, Kind.TAR, compression, _tar_toc(content, reader), None, part)
+        toc = _tar_toc(content, reader)
+        if content.path is not None and not compression:
+            check_tar(os.path.join(content.path, part) if part else content.path)
+        return Source(content, Kind.TAR, compression, toc, None, part)
     return Source(content, Kind.SCRIPT, compression, None, _script(content, reader), part)
 
 

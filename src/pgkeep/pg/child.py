@@ -23,6 +23,8 @@ from pgkeep.errors import Fault
 from pgkeep.pg.account import child_environment, current_account
 from pgkeep.pg.link import Reach
 
+OURS: Final = "pgkeep-"
+"""Lines that begin so were written at our wish: no message is made of them."""
 _KEPT_LINES: Final = 400
 _TAIL_LINES: Final = 5
 _PATIENCE: Final = 10.0
@@ -36,6 +38,10 @@ _LOST: Final = (
 _UNREACHABLE: Final = ("connection to server", "could not translate host name", "password authentication failed")
 _FULL: Final = ("No space left on device", "Disk quota exceeded")
 _LOCKED: Final = ("canceling statement due to statement timeout", "could not obtain lock on relation")
+_DAMAGED: Final = (
+    "could not read from input file", "could not find block ID", "could not uncompress data", "could not decompress",
+    "found unexpected block ID", "corrupt tar header", "could not close data file",
+)  # fmt: skip
 _RIGHTS: Final = ("permission denied", "must be superuser", "must be owner", "query would be affected by row-level")
 
 
@@ -168,16 +174,16 @@ class Child:
 
 def tool_fault(name: str, status: int, said: str) -> Fault:
     """The Fault for a client program that ended with `status` after saying `said` on stderr."""
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(OURS)]
     telling = [line for line in lines if "error:" in line or "fatal:" in line.lower()] or lines
     tail = " | ".join(line.strip() for line in telling[-_TAIL_LINES:]) or "it said nothing"
     ended = f"exited {status}" if status >= 0 else f"was ended by signal {-status}"
     message = f"{name} {ended}: {tail}"
-    code, hint = _meaning(said)
+    code, hint = _meaning(name, said)
     return Fault(code, message, hint=hint, stderr=said, status=status)
 
 
-def _meaning(said: str) -> tuple[str, str]:
+def _meaning(name: str, said: str) -> tuple[str, str]:
     """(code, hint); what was lost first explains what failed after it."""
     if any(word in said for word in _LOST):
         return "postgres-lost", "look into the server's log for a restart, a crash or a terminated session"
@@ -185,6 +191,8 @@ def _meaning(said: str) -> tuple[str, str]:
         return "lock-timeout", "wait until that transaction has ended, or end it; --lock-timeout says how long to wait"
     if any(word in said for word in _FULL):
         return "target-space", "make room, or write to another place"
+    if name == "pg_restore" and any(word in said for word in _DAMAGED):
+        return "dump-damaged", "take the archive anew from where it was made; compare its size and checksum there"
     if any(word in said for word in _UNREACHABLE):
         return "postgres-unreachable", "check the host, port, user and password of the connection"
     if any(word in said for word in _RIGHTS):

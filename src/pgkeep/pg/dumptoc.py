@@ -2,8 +2,9 @@
 
 1. The source of the layout is pg_backup_archiver.c (ReadHead, ReadToc, ReadInt, ReadStr, ReadOffset), archive versions
    1.12 (PostgreSQL 9.3) to 1.16 (17 and 18).
-2. Names, owners and statements come out as they are; `pg_restore --list` replaces line ends and separates fields that
-   may hold blanks by blanks, so nobody can tell hostile names apart there.
+2. Names, owners and statements come out as they are, read in the encoding that the archive says it is in; `pg_restore
+   --list` replaces line ends and separates fields that may hold blanks by blanks: nobody can tell hostile names apart
+   there.
 3. Foreign bytes: every length is checked before it is believed; what is not an archive is Fault 'dump-damaged', and a
    newer archive version is 'dump-unsupported'.
 """
@@ -17,6 +18,8 @@ from datetime import datetime
 from typing import Final
 
 from pgkeep.errors import Fault
+from pgkeep.pg.encodings import codec_of
+from pgkeep.pg.sqltext import printable
 
 MAGIC: Final = b"PGDMP"
 _OLDEST: Final = (1, 12)
@@ -27,6 +30,7 @@ _FORMATS: Final = {1: "custom", 3: "tar", 5: "directory"}
 _LONGEST: Final = 1 << 28
 """Bytes of one text: a statement of 256 MiB is no table of contents any more."""
 _MOST_ENTRIES: Final = 10_000_000
+_ENCODING: Final = re.compile(r"'([^']*)'")
 _VERSION: Final = re.compile(r"(\d+)")
 
 Read = Callable[[int], bytes]
@@ -60,7 +64,7 @@ class TocEntry:
     @property
     def name(self) -> str:
         """'schema.name' for people."""
-        return f"{self.namespace}.{self.tag}" if self.namespace else self.tag
+        return printable(f"{self.namespace}.{self.tag}" if self.namespace else self.tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ class TocReader:
         self._read, self._name = read, name
         self._int_size = self._offset_size = 4
         self._version = (0, 0)
+        self._codec = "utf-8"
 
     def toc(self) -> Toc:
         if self._bytes(5) != MAGIC:
@@ -152,6 +157,8 @@ class TocReader:
         dependencies = []
         while (needed := self._text_or_none()) is not None:
             dependencies.append(self._parsed(needed))
+        if desc == "ENCODING" and (named := _ENCODING.search(definition)):  # the first item: what follows is in it
+            self._codec = codec_of(named[1])
         filename = ""
         if is_custom:
             self._bytes(1 + self._offset_size)
@@ -187,12 +194,7 @@ class TocReader:
             return None
         if length > _LONGEST:
             raise self._damaged(f"it announces a text of {length} bytes")
-        return self._bytes(length).decode("utf-8", "surrogateescape")
-
-    @staticmethod
-    def encode(text: str) -> bytes:
-        """As the archive has it."""
-        return text.encode("utf-8", "surrogateescape")
+        return self._bytes(length).decode(self._codec, "surrogateescape")
 
     def _bytes(self, count: int) -> bytes:
         found = self._read(count)

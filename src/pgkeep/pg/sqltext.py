@@ -123,8 +123,13 @@ def quoted_name(name: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A name for people: quotes where they are needed."""
-    return name if _PLAIN_NAME.match(name) else quoted_name(name)
+    """A name for people: quotes where they are needed, and nothing that a terminal would obey."""
+    return name if _PLAIN_NAME.match(name) else printable(quoted_name(name))
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would obey, or could not show."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def quoted_text(text: str) -> str:

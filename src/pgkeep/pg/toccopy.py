@@ -71,11 +71,27 @@ class _Copier(TocReader):
         ):
             if old != new:
                 start, end = self._texts[at]
-                self.written[start:end] = self._encoded(new)
+                self.written[start:end] = self._replacing(bytes(self.written[start:end]), old, new, entry)
         return changed
 
+    def _replacing(self, raw: bytes, old: str, new: str, entry: TocEntry) -> bytes:
+        """Text that Python's codec would not write as it was, it does not write at all."""
+        try:
+            is_same = self._encoded(old) == raw or not old
+            written = self._encoded(new)
+        except UnicodeEncodeError:
+            is_same, written = False, b""
+        if not is_same:
+            raise Fault(
+                "dump-unsupported",
+                f"{self._name}: {new[:60]!r} cannot be written into its item {entry.desc} {entry.name}, which is in"
+                f" {self._codec}",
+                hint="choose a name of ASCII letters, or load with --no-owner",
+            )
+        return written
+
     def _encoded(self, text: str) -> bytes:
-        raw = self.encode(text)
+        raw = text.encode(self._codec, "surrogateescape")
         return b"\0" + len(raw).to_bytes(self._int_size, "little") + raw
 
 
