@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 import pwd
+import shutil
 from pathlib import Path
 
 import pytest
@@ -252,12 +253,14 @@ def test_a_full_disk_under_the_server(
     fill(production.server, "large", 60_000)
     archive = str(tmp_path / "d")
     production.dump(DumpRequest(name="large", database="large"), DumpTarget(to=archive))
-    with small_memory(away.home / "tiny", "10m") as tiny:
+    with small_memory(away.home / "tiny", "32m") as tiny:
         credentials = pwd.getpwnam(server_user.name)
         os.chown(tiny, credentials.pw_uid, credentials.pw_gid)
         away.sql(f"CREATE TABLESPACE tiny LOCATION '{tiny}'")
         try:
             away.sql("CREATE DATABASE there TEMPLATE template0 TABLESPACE tiny")
+            with (tiny / "others").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(tiny).free - (2 << 20))
             said = message(away, load, archive, "--into", "there")
             assert said.startswith("target-space: ") and "No space left on device" in said
             assert "nothing was left in the server | make room" in said
