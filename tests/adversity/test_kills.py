@@ -60,7 +60,8 @@ def _kill_restores(kept: Kept, *, times: int, seed: int) -> None:
         process = kept.start("restore", str(target))
         # Half of them once writing has begun: a restore spends most of its time before that.
         if turn % 2:
-            kept.wait(target.exists, "nothing is written")
+            kept.wait(lambda: target.exists() or process.poll() is not None, "nothing is written")  # noqa: B023
+            assert target.exists(), process.communicate()
             time.sleep(0.3 * aim.moment())
         else:
             time.sleep(aim.moment())
