@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from pgkeep.errors import Fault
-from pgkeep.events import Event, Progress, silent
+from pgkeep.events import Event, Phase, Progress, silent
 from pgkeep.format import names
 from pgkeep.repo.backups import read_manifest
 from pgkeep.repo.repository import Cluster
+from pgkeep.restore import materialise as materialise_module
 from pgkeep.restore.filewriter import STRETCH_SIZE
 from pgkeep.restore.mark import UNFINISHED, is_unfinished
 from pgkeep.restore.materialise import Destination, Overlay, materialise
@@ -109,6 +110,22 @@ def test_a_large_scattered_file_with_holes_is_put_together_in_tiles(tmp_path: Pa
     cluster = new_cluster(tmp_path / "repository")
     DirectoryBackup(cluster, source, pack_target=4 << 20, scatter=5, holes=True).write()
     assert same_tree(source, restored(cluster, tmp_path), MADE_BY_RESTORE) == []
+
+
+def test_maps_are_read_in_portions_and_their_tiles_written_between(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(materialise_module, "MAPS_SIZE", 1)
+    monkeypatch.setattr(materialise_module, "PORTION", 1)
+    for path in ("pg_xact_0000", "global/pg_control"):
+        (source / path).write_bytes(os.urandom(296))
+    cluster = backed_up(tmp_path, source, pack_target=1 << 20, scatter=2)
+    seen: list[Event] = []
+    destination = Destination(str(tmp_path / "target"), {16400: str(tmp_path / "t")})
+    written = materialise(cluster, read_manifest(cluster, BackupId(BACKUP)), destination, announce=seen.append)
+    assert same_tree(source, tmp_path / "target", MADE_BY_RESTORE) == []
+    assert [event.name for event in seen if isinstance(event, Phase)] == ["prepare", "copy", "sync"]
+    assert [event.done for event in seen if isinstance(event, Progress)][-1] == written
 
 
 def test_progress_ends_at_the_total(tmp_path: Path, source: Path) -> None:
