@@ -119,7 +119,9 @@ def _legend(lines: Sequence[Line]) -> list[str]:
     for number, line in enumerate(lines):
         x, y = _LEFT + 12, _TOP + 16 + 18 * number
         parts.append(f'<path d="M{x} {y - 4}h22" stroke="{line.colour}" stroke-width="2"/>')
-        parts.append(_text(x + 30, y, line.name, 'stroke="#ffffff" stroke-width="3" paint-order="stroke"'))
+        # A halo of its own: not every program that shows SVG knows paint-order.
+        parts.append(_text(x + 30, y, line.name, 'stroke="#ffffff" stroke-width="3"'))
+        parts.append(_text(x + 30, y, line.name, ""))
     return parts
 
 
