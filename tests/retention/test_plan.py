@@ -63,7 +63,9 @@ def test_the_base_of_the_window_is_sound() -> None:
     assert stays(plan) == [names[5], names[9]]
     assert gone(plan) == set(range(5 * 24 + 2))
     made.damaged = set(names[:7])
-    assert stays(made.plan(KeepPolicy(last=1, wal=3 * DAY))) == [names[6], names[9]], "its packs may be put back"
+    plan = made.plan(KeepPolicy(last=1, wal=3 * DAY))
+    assert stays(plan) == [names[6], names[7], names[9]], "its packs may be put back"
+    assert why(plan, names[7]) == ["oldest in the WAL window without damaged packs"]
 
 
 def test_a_window_that_is_not_filled_keeps_its_oldest_backup() -> None:

@@ -99,6 +99,12 @@ def base_of(
     return (other, True) if is_filled else (other or base, False)
 
 
+def first_sound(lineage: Lineage, facts: RetentionFacts) -> BackupFacts | None:
+    """The oldest that can be restored: where the base has damaged packs, the moments from it on need no repair."""
+    sound = (one for one in lineage.reachable if facts.is_consistent(one) and one.backup not in facts.damaged)
+    return next(sound, None)
+
+
 def _base_among(
     backups: Iterable[BackupFacts], start: datetime, facts: RetentionFacts, anchor: datetime
 ) -> tuple[BackupFacts | None, bool]:

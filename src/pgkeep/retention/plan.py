@@ -26,6 +26,7 @@ from pgkeep.retention.needs import (
     around_unreadable,
     behind,
     everything,
+    first_sound,
     of_backup,
     unneeded,
     windows,
@@ -148,9 +149,12 @@ def plan_retention(
     for backup, reason in _all_reasons(facts, policy, found, zone):
         reasons.add(backup, reason)
     shown = list(windows(policy, found, facts, anchor, reasons.kept))
-    for _, window, base in shown:
+    for lineage, window, base in shown:
         if base is not None:
             reasons.add(base.backup, _window_reason(policy, window))
+            sound = first_sound(lineage, facts) if base.backup in facts.damaged and policy.wal is not None else None
+            if sound is not None:
+                reasons.add(sound.backup, Reason("window", "oldest in the WAL window without damaged packs"))
     needed = tuple(_needed(facts, found, shown, reasons.kept))
     wal = tuple(one for archive in facts.archives for one in _going_wal(archive, needed))
     going = [Going(one.backup, one, _note(one, facts)) for one in reasons.others()]
