@@ -219,7 +219,6 @@ class Job:
         self._drain(self._sync_tasks(range(len(self.found.files)), lambda n: _place(self.found.files[n])))
         # Children before parents does not matter: a name is durable once its own directory is.
         self._drain(self._sync_tasks(range(len(self.found.directories)), lambda n: self.found.directories[n]))
-        self._crew.finish()
         for tree in self._trees:
             tree.sync()
 
